@@ -1,0 +1,128 @@
+"""Parts that several kinds share: compute, placement and references."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from largeforge.api.model import LabelKey, LabelValue, LargeForgeName, Model, ObjectName, Quantity, rules
+
+ResourceList = Annotated[
+    dict[Annotated[str, Field(max_length=128)], Quantity],
+    Field(max_length=16),
+]
+
+
+class ResourceRequirements(Model):
+    """CPU and memory of the container, as in a pod; GPUs are set by the GPU fields."""
+
+    requests: ResourceList = {}
+    """What the scheduler reserves, for example `{cpu: "2", memory: 8Gi}`."""
+    limits: ResourceList = {}
+    """What the container may use at most."""
+
+
+class Toleration(Model):
+    """A taint that the pod tolerates."""
+
+    key: Annotated[str, Field(max_length=316)] | None = None
+    """The taint's key; empty with operator Exists tolerates all."""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    """How key and value are compared."""
+    value: Annotated[str, Field(max_length=63)] | None = None
+    """The taint's value, for operator Equal."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """The effect that is tolerated; none means all."""
+    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
+    """How long a NoExecute taint is tolerated."""
+
+
+class SecretKeySelector(Model):
+    """An entry of a Secret in the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The Secret's name."""
+    key: Annotated[str, Field(min_length=1, max_length=253)]
+    """The entry's key."""
+
+
+class EnvVarSource(Model):
+    """Where a variable's value comes from."""
+
+    secret_key_ref: SecretKeySelector
+    """An entry of a Secret; the kubelet reads it, the operator never does."""
+
+
+class EnvVar(Model):
+    """A variable of the container's environment."""
+
+    model_config = rules(
+        ("has(self.value) != has(self.valueFrom)", "set either value or valueFrom"),
+        (
+            "!self.name.startsWith('PET_') && !self.name.startsWith('LARGEFORGE_') && !self.name.startsWith('VLLM_')"
+            " && !(self.name in ['PYTHONPATH', 'PYTHONSTARTUP', 'LD_PRELOAD', 'LD_LIBRARY_PATH', 'HOME'])",
+            "names that begin with PET_, LARGEFORGE_ or VLLM_, and those of the loader, are set by LargeForge;"
+            " choose another name",
+        ),
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    """The variable's name."""
+    value: Annotated[str, Field(max_length=4096)] | None = None
+    """Its value."""
+    value_from: EnvVarSource | None = None
+    """Its source, where it must not stand in the object."""
+
+
+class PodTemplate(Model):
+    """What is laid over the pod that we make. It cannot loosen the security context."""
+
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
+    """Labels of the pod, beside ours."""
+    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
+    """Labels that the node must have."""
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
+    """Taints that the pod tolerates."""
+    affinity: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
+    """Affinity, as in a pod; the API server checks it when the pod is made."""
+    runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """The RuntimeClass, for example `nvidia`."""
+    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """The PriorityClass."""
+    env: Annotated[list[EnvVar], Field(max_length=64)] = []
+    """Variables of the container, beside ours."""
+
+
+class InferenceServiceRef(Model):
+    """An InferenceService of the same namespace."""
+
+    name: LargeForgeName
+    """Its name."""
+
+
+class ObjectRef(Model):
+    """An object of the same namespace."""
+
+    name: ObjectName
+    """Its name."""
+
+
+class Metric(Model):
+    """One measured value; text, because Kubernetes' conventions have no floats."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    """What was measured."""
+    value: Annotated[str, Field(max_length=64)]
+    """The value, as text."""
+
+
+class ErrorDetail(Model):
+    """Why it failed, for people and programs."""
+
+    reason: Annotated[str, Field(max_length=64)]
+    """The cause in one word."""
+    message: Annotated[str, Field(max_length=2048)]
+    """The cause in words, with the remedy."""
+    field: Annotated[str, Field(max_length=256)] | None = None
+    """The field of this object to look at."""

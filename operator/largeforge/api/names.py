@@ -1,0 +1,107 @@
+"""Names that are spelled once: the group, labels, condition types and reasons."""
+
+from __future__ import annotations
+
+GROUP = "largeforge.ai"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "largeforge"
+PUBLISH_MANAGER = "largeforge-publish"
+"""Experts made by a run are applied under this manager, so that fields that a person edits stay theirs."""
+
+# Labels
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "largeforge"
+FINETUNEJOB_LABEL = f"{GROUP}/finetunejob"
+INFERENCESERVICE_LABEL = f"{GROUP}/inferenceservice"
+EXPERT_LABEL = f"{GROUP}/expert"
+RUN_LABEL = f"{GROUP}/run"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+
+# Annotations
+TEMPLATE_DIGEST = f"{GROUP}/template-digest"
+
+# Condition types of jobs
+COMPLETE = "Complete"
+FAILED = "Failed"
+SUSPENDED = "Suspended"
+STALLED = "Stalled"
+RUNNING = "Running"
+STORAGE_REACHABLE = "StorageReachable"
+DATASET_VALID = "DatasetValid"
+PUBLISHED = "Published"
+
+# Condition types of services and experts
+READY = "Ready"
+RECONCILING = "Reconciling"
+ARTIFACT_RESOLVED = "ArtifactResolved"
+COMPATIBLE = "Compatible"
+LOADED = "Loaded"
+PROBED = "Probed"
+
+
+class Reason:
+    """Why a condition is what it is. Documented in `docs/troubleshooting.md`, one entry each (a test holds it)."""
+
+    # Good or on the way
+    SUCCEEDED = "Succeeded"
+    PENDING = "Pending"
+    WAITING = "Waiting"
+    RUNNING = "Running"
+    RETRYING = "Retrying"
+    SUSPENDED = "SuspendedByUser"
+    NOT_SUSPENDED = "NotSuspended"
+    PUBLISHED = "Published"
+    NOT_REQUESTED = "NotRequested"
+    RESOLVED = "Resolved"
+    COMPATIBLE = "Compatible"
+    LOADED = "Loaded"
+    PROBED = "Probed"
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+
+    # A run ended badly
+    INVALID_CONFIG = "InvalidConfig"
+    DATASET_INVALID = "DatasetInvalid"
+    DATASET_MISSING = "DatasetMissing"
+    BASE_INVALID = "BaseInvalid"
+    STORAGE_NOT_READY = "StorageNotReady"
+    TRAINING_FAILED = "TrainingFailed"
+    OUT_OF_MEMORY = "OutOfMemory"
+    DISRUPTED = "Disrupted"
+    BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
+    RESULT_MISSING = "ResultMissing"
+    NAME_TAKEN = "NameTaken"
+
+    # A pod does not start
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+    ENGINE_FAILED = "EngineFailed"
+    ENGINE_SILENT = "EngineSilent"
+    SCALED_TO_ZERO = "ScaledToZero"
+
+    # An expert is not served
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    SOURCE_NOT_COMPLETE = "SourceNotComplete"
+    SERVICE_NOT_FOUND = "ServiceNotFound"
+    SERVICE_NOT_READY = "ServiceNotReady"
+    BASE_MISMATCH = "BaseMismatch"
+    RANK_ABOVE_SERVICE = "RankAboveService"
+    NO_ADAPTER_STORE = "NoAdapterStore"
+    OUTSIDE_ADAPTER_STORE = "OutsideAdapterStore"
+    SLOTS_EXHAUSTED = "SlotsExhausted"
+    LOAD_FAILED = "LoadFailed"
+    PROBE_FAILED = "ProbeFailed"
+    DISABLED = "Disabled"
+
+
+class ExitCode:
+    """How a run tells its Job why it ended; `podFailurePolicy` puts the cause into the Job's condition."""
+
+    INVALID_CONFIG = 64
+    """`EX_USAGE`: a setting is wrong. No next attempt."""
+    INVALID_DATA = 65
+    """`EX_DATAERR`: a data set or base is wrong. No next attempt."""
+    STOPPED = 75
+    """`EX_TEMPFAIL`: stopped by SIGTERM. The next attempt is not counted."""

@@ -1,0 +1,30 @@
+"""The names of the objects that we make: deterministic, and never cut, since ours have at most 40 characters."""
+
+from __future__ import annotations
+
+from largeforge.api.keys import digest8
+
+
+def training_job_name(job: str, run: int, attempt: int) -> str:
+    """A Job's template is immutable, so each attempt of a run is a Job of its own."""
+    return f"{job}-r{run}-a{attempt}"
+
+
+def run_config_name(job: str, run: int) -> str:
+    """The ConfigMap with the run's RunConfig, shared by its attempts."""
+    return f"{job}-r{run}-config"
+
+
+def engine_name(service: str) -> str:
+    """The Deployment and the Service of an InferenceService."""
+    return f"{service}-engine"
+
+
+def engine_key_secret_name(service: str, key: str) -> str:
+    """The Secret with an engine's API key; its name changes with the key, so it is only ever created."""
+    return f"{service}-engine-{digest8(key)}"
+
+
+def adapter_name(expert: str, digest: str) -> str:
+    """The name under which an engine knows an expert's adapter."""
+    return f"{expert}-{digest[:8]}"
