@@ -32,6 +32,11 @@ RESERVED_ENGINE_ARGS = {
     "middleware": "LargeForge (code in the engine is refused)",
     "config": "LargeForge (files of arguments are refused)",
     "logits-processors": "LargeForge (code in the engine is refused)",
+    "tool-parser-plugin": "LargeForge (code in the engine is refused)",
+    "reasoning-parser-plugin": "LargeForge (code in the engine is refused)",
+    "worker-cls": "LargeForge (code in the engine is refused)",
+    "worker-extension-cls": "LargeForge (code in the engine is refused)",
+    "scheduler-cls": "LargeForge (code in the engine is refused)",
     "load-format": "LargeForge (safetensors only)",
     "root-path": "LargeForge",
     "ssl-keyfile": "LargeForge",
@@ -68,9 +73,11 @@ class Engine(Model):
                         "message": "keys are flags of the engine without dashes before them, for example max-num-seqs",
                     },
                     {
-                        "rule": f"self.all(k, !(k in [{_RESERVED}]) && !k.startsWith('ssl-'))",
+                        # Python's argparse takes any unambiguous beginning of a flag for the flag itself.
+                        "rule": f"self.all(k, ![{_RESERVED}].exists(r, r.startsWith(k)) && !k.startsWith('ssl-'))",
                         "message": "this flag is set by LargeForge or by a field of its own (maxModelLen, lora,"
-                        " compute); remove it from extraArgs. Refused are: " + ", ".join(sorted(RESERVED_ENGINE_ARGS)),
+                        " compute), or begins one that is; remove it from extraArgs. Refused are: "
+                        + ", ".join(sorted(RESERVED_ENGINE_ARGS)),
                     },
                 ]
             },

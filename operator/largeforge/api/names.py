@@ -45,6 +45,7 @@ class Reason:
 
     # Good or on the way
     SUCCEEDED = "Succeeded"
+    STARTED = "Started"
     PENDING = "Pending"
     WAITING = "Waiting"
     RUNNING = "Running"
@@ -59,6 +60,10 @@ class Reason:
     PROBED = "Probed"
     READY = "Ready"
     RECONCILING = "Reconciling"
+
+    # The object itself
+    UNREADABLE = "Unreadable"
+    REFUSED = "Refused"
 
     # A run ended badly
     INVALID_CONFIG = "InvalidConfig"
@@ -87,13 +92,13 @@ class Reason:
     SERVICE_NOT_FOUND = "ServiceNotFound"
     SERVICE_NOT_READY = "ServiceNotReady"
     BASE_MISMATCH = "BaseMismatch"
+    UNSUPPORTED_ADAPTER = "UnsupportedAdapter"
     RANK_ABOVE_SERVICE = "RankAboveService"
     NO_ADAPTER_STORE = "NoAdapterStore"
     OUTSIDE_ADAPTER_STORE = "OutsideAdapterStore"
     SLOTS_EXHAUSTED = "SlotsExhausted"
     LOAD_FAILED = "LoadFailed"
     PROBE_FAILED = "ProbeFailed"
-    DISABLED = "Disabled"
 
 
 class ExitCode:

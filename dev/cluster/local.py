@@ -1,0 +1,374 @@
+"""The local cluster: one node of processes in namespaces of their own."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dev.cluster import host, images, layout, manifests, programs
+from dev.cluster.api import Api
+from dev.cluster.components import components, config_files
+from dev.cluster.gpus import NODE_PATH, gpu_patch
+from dev.cluster.layout import Layout
+from dev.cluster.processes import NodeProcess
+from dev.cluster.programs import BIN
+from dev.cluster.readiness import deployment_has_settled, node_is_ready, pod_is_ready
+from dev.cluster.supervisor import answers
+from dev.packages import ensure_packages
+from dev.paths import CACHE, CLUSTER, REPO
+from dev.steps import StepError, run, step
+
+PACKAGES = (
+    "busybox-static",
+    "conntrack",
+    "containernetworking-plugins",
+    "iproute2",
+    "iptables",
+    "kmod",
+    "mount",
+    "nftables",
+    "runc",
+)
+PATHS = Layout(CLUSTER)
+FAKE_GPUS = "LARGEFORGE_FAKE_GPUS"
+
+START_SECONDS = 180.0
+"""Ten are usual; the machine may be building images meanwhile."""
+
+POLL_SECONDS = 0.2
+
+
+def up() -> None:
+    """Make the cluster run and be ready; nothing is done when it is.
+
+    A run that was killed is taken up where it stopped; a cluster of another configuration is started again on its state.
+    """
+    fingerprint = _fingerprint()
+    if _is_complete(fingerprint):
+        _set_fake_gpus()
+        _await("the fake GPUs", _gpus_are_advertised)
+        return
+    _check_machine()
+    with _lock():
+        ensure_packages(PACKAGES)
+        programs.ensure_programs()
+        _prepare()
+        _set_fake_gpus()
+        _start(fingerprint)
+        with step("import the cluster's own images", remedy=_remedy()):
+            _await("containerd", lambda: answers(f"unix:{PATHS.containerd_socket}"))
+            _import_base_images()
+        with step("wait for the API server", remedy=_remedy()):
+            _await("the API server", _api_is_ready)
+        with step("apply DNS and storage, wait for the node", remedy=_remedy()):
+            _apply(manifests.manifests(PATHS))
+            _await("the node", _node_is_ready)
+            _await("DNS and storage", _pods_are_ready)
+            _await("the fake GPUs", _gpus_are_advertised)
+        PATHS.complete.write_text(fingerprint)
+
+
+def stop() -> None:
+    """End every process of the cluster and undo what it did to the machine; its state stays for the next `up`."""
+    with _lock():
+        _stop()
+
+
+def down() -> None:
+    """`stop`, and remove the state: objects, volumes, images in containerd. Programs and images elsewhere stay cached."""
+    with _lock():
+        _stop()
+        with step(f"remove {CLUSTER}", remedy=f"see what holds files in {CLUSTER}, then run this again"):
+            host.unmount_below(CLUSTER)
+            # Not shutil.rmtree: it would walk into whatever is mounted there.
+            run("rm", "-rf", "--one-file-system", CLUSTER)
+
+
+def status() -> dict[str, Any]:
+    """What runs, for people and programs."""
+    process = _own_node()
+    result: dict[str, Any] = {
+        "cluster": "local",
+        "running": process is not None,
+        "ready": process is not None and _node_is_ready(),
+        "complete": _is_complete(_fingerprint()),
+        "kubeconfig": str(PATHS.kubeconfig),
+        "nodeAddress": layout.NODE_ADDRESS,
+        "state": str(CLUSTER),
+    }
+    if process is not None:
+        result["process"] = asdict(process)
+        result["components"] = json.loads(PATHS.supervisor.read_text()) if PATHS.supervisor.exists() else {}
+    return result
+
+
+def kubeconfig() -> Path:
+    """Of the administrator; there is one after `up`."""
+    return PATHS.kubeconfig
+
+
+def node_address() -> str:
+    """Where the machine reaches NodePorts."""
+    return layout.NODE_ADDRESS
+
+
+def import_archive(tar: Path) -> None:
+    images.import_archive(tar, paths=PATHS)
+
+
+def content_digests() -> set[str]:
+    return images.content_digests(paths=PATHS)
+
+
+def has_image(reference: str) -> bool:
+    return images.has_image(reference, paths=PATHS)
+
+
+def clean_environment() -> dict[str, str]:
+    """For the node and for `kubectl`: no proxy may stand between them and the API server."""
+    kept = {name: os.environ[name] for name in ("HOME", "LANG", "TERM") if name in os.environ}
+    return {"PATH": f"{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **kept}
+
+
+def _fingerprint() -> str:
+    """Of everything that a running cluster is made from."""
+    described = {
+        "programs": {name: program.version for name, program in programs.ALL.items()},
+        "components": [asdict(component) for component in components(PATHS, BIN)],
+        "files": config_files(PATHS),
+        "manifests": manifests.manifests(PATHS),
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_complete(fingerprint: str) -> bool:
+    process = _own_node()
+    return (
+        process is not None
+        and process.fingerprint == fingerprint
+        and PATHS.complete.exists()
+        and PATHS.complete.read_text() == fingerprint
+        and _node_is_ready()
+        and _pods_are_ready()
+    )
+
+
+def _check_machine() -> None:
+    if os.geteuid() != 0:
+        raise StepError("the local cluster makes namespaces, links and cgroups", remedy="run it as root")
+    if len(str(PATHS.containerd_socket)) > layout.LONGEST_SOCKET_PATH:
+        raise StepError(
+            f"{PATHS.containerd_socket} is too long for a Unix socket", remedy="set LARGEFORGE_CACHE to a shorter path"
+        )
+    if any(CLUSTER.is_relative_to(hidden) for hidden in ("/run", "/var/run", "/var/log", "/var/lib/cni", "/proc")):
+        raise StepError(f"{CLUSTER} would be hidden in the node", remedy="set LARGEFORGE_CACHE to another path")
+    _own_node()
+
+
+def _own_node() -> NodeProcess | None:
+    """The running node; an error if it belongs to another cache, because a machine has room for one."""
+    process = NodeProcess.read()
+    if process is not None and process.root != str(CLUSTER):
+        raise StepError(
+            f"a cluster with its state in {process.root} runs on this machine",
+            remedy=f"stop it: LARGEFORGE_CACHE={Path(process.root).parent} python -m dev.cluster stop",
+        )
+    return process
+
+
+def _prepare() -> None:
+    """Write what the components read; runs again on what a killed run has left."""
+    # Imported here: an `up` that has nothing to do need not load it.
+    from dev.cluster.certificates import ensure_certificates, identities, write_private
+
+    folders = (PATHS.config / "cni", PATHS.logs, PATHS.pod_logs, PATHS.etcd, PATHS.kubelet, PATHS.cni, PATHS.volumes)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    PATHS.etcd.chmod(0o700)
+    host.CNI_CACHE.mkdir(parents=True, exist_ok=True)
+    who = identities(
+        node=layout.NODE,
+        node_address=layout.NODE_ADDRESS,
+        service_address=layout.API_SERVICE_ADDRESS,
+        cluster_domain=layout.CLUSTER_DOMAIN,
+    )
+    ensure_certificates(PATHS.pki, who, server=f"https://{layout.NODE_ADDRESS}:{layout.API_PORT}")
+    write_private(PATHS.kubeconfig, PATHS.client_kubeconfig("admin").read_text())
+    for name, text in config_files(PATHS).items():
+        (PATHS.config / name).write_text(text)
+
+
+def _set_fake_gpus() -> None:
+    """As the variable says; where it is not set, the number stays what it is."""
+    wanted = os.environ.get(FAKE_GPUS, "")
+    if not wanted:
+        return
+    if not wanted.isdecimal():
+        raise StepError(f"{FAKE_GPUS}={wanted} is not a number", remedy=f"set {FAKE_GPUS} to a number, 0 for none")
+    if _fake_gpus() != int(wanted):
+        # One write of a few bytes: its reader in the node sees all of it or, for once, nothing.
+        PATHS.fake_gpus.write_text(wanted)
+
+
+def _fake_gpus() -> int | None:
+    try:
+        return int(PATHS.fake_gpus.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _gpus_are_advertised() -> bool:
+    wanted = _fake_gpus()
+    try:
+        return wanted is None or not gpu_patch(Api(PATHS).call("GET", NODE_PATH), wanted=wanted)
+    except OSError:
+        return False
+
+
+def _start(fingerprint: str) -> None:
+    process = _own_node()
+    if process is not None and process.fingerprint == fingerprint:
+        return
+    if process is not None:
+        with step("stop the node: its configuration has changed"):
+            process.stop()
+    with step("start the node", remedy=_remedy()):
+        PATHS.supervisor.unlink(missing_ok=True)
+        log = PATHS.logs / "node.log"
+        with log.open("ab") as output:
+            launched = subprocess.Popen(
+                [sys.executable, "-m", "dev.cluster.node", str(CLUSTER), fingerprint],
+                cwd=REPO,
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        _await("the node's first process", lambda: PATHS.supervisor.exists() or launched.poll() is not None)
+        if launched.poll() is not None:
+            raise StepError(f"the node ended at once:\n{_tail(log)}", remedy=_remedy())
+
+
+def _stop() -> None:
+    process = _own_node()
+    if process is not None:
+        with step("stop the node"):
+            process.stop()
+    host.disconnect()
+    host.remove_cgroups()
+    host.restore_settings()
+    shutil.rmtree(layout.RUN, ignore_errors=True)
+    if host.CNI_CACHE.is_dir() and not any(host.CNI_CACHE.iterdir()):
+        host.CNI_CACHE.rmdir()
+
+
+def _import_base_images() -> None:
+    present = images.references(paths=PATHS)
+    wanted = [image for image in images.base_images() if image.reference not in present]
+    if not wanted:
+        return
+    with tempfile.TemporaryDirectory(dir=CLUSTER, prefix=".images-") as folder:
+        tar = Path(folder, "base.tar")
+        images.write_archive(wanted, tar)
+        images.import_archive(tar, paths=PATHS)
+
+
+def _apply(objects: list[dict[str, Any]]) -> None:
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    run(
+        *(BIN / "kubectl", "--kubeconfig", PATHS.kubeconfig, "apply", "--server-side", "--force-conflicts"),
+        *("--field-manager", "largeforge-dev", "--filename", "-"),
+        stdin=text,
+        env=clean_environment(),
+        remedy=_remedy(),
+    )
+
+
+def _api_is_ready() -> bool:
+    try:
+        # Its answer is the word «ok», which is no JSON: list something instead.
+        Api(PATHS).call("GET", "/api/v1/namespaces/kube-system")
+    except OSError:
+        return False
+    return True
+
+
+def _node_is_ready() -> bool:
+    process = _own_node()
+    try:
+        node = Api(PATHS).call("GET", f"/api/v1/nodes/{layout.NODE}")
+    except OSError:
+        return False
+    return process is not None and node_is_ready(node, since=process.started_at())
+
+
+def _pods_are_ready() -> bool:
+    process = _own_node()
+    query = f"labelSelector={manifests.OURS}"
+    try:
+        deployments = Api(PATHS).call("GET", f"/apis/apps/v1/deployments?{query}")["items"]
+        pods = Api(PATHS).call("GET", f"/api/v1/pods?{query}")["items"]
+    except OSError:
+        return False
+    wanted = sum(manifest["kind"] == "Deployment" for manifest in manifests.manifests(PATHS))
+    return (
+        process is not None
+        and len(deployments) == wanted
+        and all(deployment_has_settled(deployment) for deployment in deployments)
+        and all(pod_is_ready(pod, since=process.started_at()) for pod in pods)
+    )
+
+
+def _await(what: str, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise StepError(f"{what}: not ready after {START_SECONDS:g} s\n{_troubles()}", remedy=_remedy())
+        time.sleep(POLL_SECONDS)
+
+
+def _troubles() -> str:
+    """The last lines of the components that have ended or wait."""
+    if NodeProcess.read() is None:
+        return f"the node does not run:\n{_tail(PATHS.logs / 'node.log')}"
+    states = json.loads(PATHS.supervisor.read_text()) if PATHS.supervisor.exists() else {}
+    lines = []
+    for name, state in states.items():
+        if state["waits_for"]:
+            lines.append(f"{name} waits for {state['waits_for']}")
+        if state["restarts"]:
+            lines.append(f"{name} was started again {state['restarts']} times:\n{_tail(PATHS.logs / f'{name}.log')}")
+    return "\n".join(lines)
+
+
+def _tail(path: Path, lines: int = 10) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+
+def _remedy() -> str:
+    return (
+        f"read the logs in {PATHS.logs}; `python -m dev.cluster up` goes on from here, "
+        "`python -m dev.cluster down` and `up` begin with nothing"
+    )
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One `up`, `stop` or `down` at a time."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "cluster.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

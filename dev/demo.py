@@ -1,0 +1,112 @@
+"""The main job from end to end: a cluster, the operator, a fine-tuned expert, and three questions through the router."""
+
+from __future__ import annotations
+
+import time
+
+from openai import OpenAI
+
+from dev import cluster, images, training
+from dev.ask import Answer, ask
+from dev.install import CLAIM, api_key, base_url, claim, install, provide_model
+from dev.kubectl import apply, get, kubectl, wait_true
+from dev.paths import REPO
+from dev.steps import StepError, step
+
+NAMESPACE = "demo"
+EXAMPLE = REPO / "examples" / "01-fine-tune"
+DATA_CONFIGMAP = "lighthouse-data"
+JOB = "lighthouse-sft"
+EXPERT = "lighthouse"
+FALLBACK = "smollm2"
+SERVICE = "smollm2-135m"
+
+EXPERT_QUESTION = ""
+FALLBACK_QUESTION = ""
+PINNED_QUESTION = ""
+
+
+def demo() -> None:
+    """Run the whole chain; run again, only what changed is done again."""
+    started = time.monotonic()
+    images.check_disk()
+    cluster.up()
+    images.build()
+    images.load()
+    install(NAMESPACE)
+    provide_model(NAMESPACE)
+    apply_example(NAMESPACE)
+    train(NAMESPACE)
+    await_experts(NAMESPACE)
+    ask_three(NAMESPACE)
+    close(NAMESPACE, seconds=time.monotonic() - started)
+
+
+def apply_example(namespace: str) -> None:
+    """`kubectl apply` of the example: its data as a ConfigMap, and its three manifests."""
+    with step(f"apply {EXAMPLE.relative_to(REPO)}"):
+        data = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": DATA_CONFIGMAP},
+            "data": {"train.jsonl": (EXAMPLE / "train.jsonl").read_text()},
+        }
+        apply(claim(CLAIM), data, namespace=namespace)
+        for name in ("inferenceservice.yaml", "finetunejob.yaml", "expert-fallback.yaml"):
+            print("    " + kubectl("apply", "-f", EXAMPLE / name, namespace=namespace).strip(), flush=True)
+
+
+def train(namespace: str) -> None:
+    """Follow the training to its end."""
+    with step(f"train: kubectl -n {namespace} get finetunejob {JOB} -w"):
+        training.watch(JOB, namespace=namespace, seconds=900)
+
+
+def await_experts(namespace: str) -> None:
+    """Wait until the base and the expert have answered a generation."""
+    with step("wait until the engine has loaded the adapter, and both experts have answered"):
+        for name in (FALLBACK, EXPERT):
+            wait_true("expert", name, "Ready", namespace=namespace, seconds=600)
+
+
+def ask_three(namespace: str) -> list[Answer]:
+    """Ask what belongs to the expert (of the base too), what falls back, and the expert by name."""
+    client = OpenAI(base_url=base_url(namespace), api_key=api_key(namespace))
+    answers = []
+    for title, question, model in (
+        ("a question of the expert's domain, model: auto", EXPERT_QUESTION, "auto"),
+        ("the same question, asked of the base model by its name", EXPERT_QUESTION, SERVICE),
+        ("a question that no expert claims, model: auto", FALLBACK_QUESTION, "auto"),
+        ("the expert by its name", PINNED_QUESTION, EXPERT),
+    ):
+        print(f"==> {title}\n    {question}", flush=True)
+        answers.append(ask(client, question, model=model))
+    if answers[0].expert != EXPERT or answers[2].reason != "fallback":
+        raise StepError(
+            f"the router chose {answers[0].expert} and {answers[2].reason}, not {EXPERT} and fallback",
+            remedy=f"kubectl -n {namespace} get experts -o wide",
+        )
+    return answers
+
+
+def close(namespace: str, *, seconds: float) -> None:
+    """What there is now, and what to try next."""
+    print(f"==> kubectl -n {namespace} get forge")
+    print(kubectl("get", "forge", namespace=namespace))
+    print(
+        f"The whole chain took {seconds:.0f} s. Next:\n"
+        '    eval "$(make -s demo-env)"          # KUBECONFIG, OPENAI_BASE_URL, OPENAI_API_KEY\n'
+        f"    kubectl -n {namespace} describe finetunejob {JOB}\n"
+        f"    kubectl -n {namespace} get experts -o wide\n"
+        '    curl -s $OPENAI_BASE_URL/models -H "Authorization: Bearer $OPENAI_API_KEY"\n'
+        "    make down                           # removes all that was started"
+    )
+
+
+def print_environment() -> None:
+    """`export` lines for a shell."""
+    if get("namespace", NAMESPACE) is None:
+        raise StepError(f"there is no namespace {NAMESPACE}", remedy="run make demo first")
+    print(f"export KUBECONFIG={cluster.kubeconfig()}")
+    print(f"export OPENAI_BASE_URL={base_url(NAMESPACE)}")
+    print(f"export OPENAI_API_KEY={api_key(NAMESPACE)}")

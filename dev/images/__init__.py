@@ -1,0 +1,1 @@
+"""Build the images of `images/`, carry them into the cluster, push them to a registry; docs/images.md explains it."""

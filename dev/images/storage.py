@@ -1,0 +1,149 @@
+"""The image store: buildah, with a configuration of ours, in the cache folder."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dev.images.context import EPOCH
+from dev.packages import ensure_packages
+from dev.paths import CACHE, STORAGE
+from dev.steps import StepError, run
+
+SCRATCH = CACHE / "tmp"
+"""For contexts, archives and pip's downloads: the system's own folder for temporary files may be small or in memory."""
+
+_BUILD_REMEDY = "see the message above; `python -m dev.images build` goes on where it stopped"
+_PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries", "cert")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image in the store."""
+
+    id: str
+    names: tuple[str, ...]
+    made: float
+    """When its last tag came, in seconds."""
+
+    def manifest(self) -> dict[str, Any]:
+        """Its OCI manifest; the layers in it are not compressed."""
+        manifest: dict[str, Any] = json.loads((STORAGE / "root/overlay-images" / self.id / "manifest").read_text())
+        return manifest
+
+
+def stored() -> dict[str, Stored]:
+    """Reference → image, read from the store's own list: this takes a millisecond and starts no program."""
+    try:
+        listed = json.loads((STORAGE / "root/overlay-images/images.json").read_text() or "[]")
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for entry in listed:
+        names = tuple(entry.get("names") or ())
+        made = (STORAGE / "root/overlay-images" / entry["id"]).stat().st_mtime
+        found.update({name: Stored(entry["id"], names, made) for name in names})
+    return found
+
+
+def require_buildah() -> None:
+    """Buildah from the distribution, if it is not here yet."""
+    if shutil.which("buildah") is None:
+        ensure_packages(["buildah"])
+
+
+def buildah(*arguments: str | Path, remedy: str = _BUILD_REMEDY) -> str:
+    """Run buildah on our store."""
+    return run("buildah", *arguments, env=environment(), remedy=remedy)
+
+
+def environment() -> dict[str, str]:
+    """The process environment with our store and our folder for temporary files."""
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    return {**os.environ, "CONTAINERS_STORAGE_CONF": str(_configuration()), "TMPDIR": str(SCRATCH)}
+
+
+def build_image(reference: str, *, dockerfile: Path, context: Path, base: str | None) -> None:
+    """
+    Build *dockerfile* and call the result *reference*; layers that did not change are taken from the store.
+
+    No network device, no user namespace and no cgroup are asked for: this works inside most containers too.
+    """
+    arguments = ["--isolation", "chroot", "--network", "host", "--layers", "--timestamp", str(EPOCH)]
+    if base is not None:
+        arguments += ["--build-arg", f"BASE={base}"]
+    for name, path in _secrets().items():
+        arguments += ["--secret", f"id={name},src={path}"]
+    buildah("build", *arguments, "--file", dockerfile, "--tag", reference, context)
+
+
+def tag_image(identity: str, reference: str) -> None:
+    """Give an image one more name."""
+    buildah("tag", identity, reference)
+
+
+def remove(references: list[str]) -> None:
+    """Take *references* away, with all layers that no other image uses."""
+    if references:
+        buildah("rmi", *references)
+
+
+@cache
+def _configuration() -> Path:
+    path = STORAGE / "storage.conf"
+    # Runtime state is gone after a restart of the machine, as it must be.
+    running = Path("/run/largeforge") / f"storage-{hashlib.sha256(str(STORAGE).encode()).hexdigest()[:8]}"
+    content = "\n".join(
+        [
+            "[storage]",
+            'driver = "overlay"',
+            f'graphroot = "{STORAGE / "root"}"',
+            f'runroot = "{running}"',
+            "[storage.options.overlay]",
+            'skip_mount_home = "true"',  # no mount stays behind
+            "",
+        ]
+    )
+    if not path.is_file() or path.read_text() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return path
+
+
+@cache
+def _secrets() -> dict[str, Path]:
+    """Name → file of what a build step may see and no layer keeps: this machine's pip settings and its CA."""
+    settings = pip_settings(run(sys.executable, "-m", "pip", "config", "list"))
+    authority = settings.pop("cert", None) or next(
+        (os.environ[name] for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE") if os.environ.get(name)),
+        None,
+    )
+    secrets = {}
+    if authority is not None:
+        if not Path(authority).is_file():
+            raise StepError(f"pip's CA file {authority} is not there", remedy="correct PIP_CERT or SSL_CERT_FILE")
+        secrets["ca"] = Path(authority)
+        settings["cert"] = "/run/secrets/ca"
+    if settings:
+        secrets["pip"] = SCRATCH / "pip.conf"
+        secrets["pip"].touch(mode=0o600)
+        secrets["pip"].write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
+    return secrets
+
+
+def pip_settings(listed: str) -> dict[str, str]:
+    """From the output of `pip config list`, the settings that a build needs as well; the environment comes last."""
+    settings = {}
+    for line in listed.splitlines():
+        if match := re.fullmatch(r"(global|install|:env:)\.([a-z-]+)=(.+)", line):
+            settings[match[2]] = str(ast.literal_eval(match[3])).replace("\n", "\n    ")
+    return {key: value for key, value in settings.items() if key in _PIP_SETTINGS}

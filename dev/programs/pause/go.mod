@@ -1,0 +1,3 @@
+module largeforge.ai/dev/programs/pause
+
+go 1.26.0

@@ -1,0 +1,119 @@
+"""`make test`: its parts in order, each with its duration, and by name what could not run here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dev import cluster, images
+from dev.cluster.programs import ensure_programs
+from dev.install import install, provide_model
+from dev.paths import REPO
+from dev.steps import StepError, step
+
+E2E_NAMESPACE = "e2e"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the tests: how to prepare it and what to run."""
+
+    title: str
+    commands: tuple[tuple[str, ...], ...]
+    prepare: Callable[[], None] = lambda: None
+    cluster: bool = False
+
+
+def prepare_programs() -> None:
+    """What tests without a node need: etcd, kube-apiserver, kubectl, helm."""
+    ensure_programs(("etcd", "kube-apiserver", "kubectl", "helm"))
+
+
+def prepare_cluster() -> None:
+    """The cluster with LargeForge on it, and a base model in the tests' namespace."""
+    images.check_disk()
+    cluster.up()
+    images.build()
+    images.load()
+    install(E2E_NAMESPACE)
+    provide_model(E2E_NAMESPACE)
+
+
+LINT = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("importlinter.cli", "lint"),
+    ("yamllint", "--strict", "-c", "dev/yamllint.yaml", "crds", "examples", "charts/largeforge/values.yaml"),
+)
+PARTS: dict[str, Part] = {
+    "lint": Part("lint: ruff, import rule, YAML", LINT),
+    "types": Part("types: mypy, strict", (("mypy",),)),
+    "unit": Part("unit and golden tests", (("pytest", "tests/unit", "tests/golden"),), prepare_programs),
+    "integration": Part(
+        "integration: a real kube-apiserver and etcd", (("pytest", "tests/integration"),), prepare_programs
+    ),
+    "e2e": Part(
+        "end to end: the local cluster, real pods",
+        (("pytest", "tests/e2e", "-m", "not long"),),
+        prepare_cluster,
+        cluster=True,
+    ),
+    "long": Part(
+        "long: what is too long for make test", (("pytest", "tests", "-m", "long"),), prepare_cluster, cluster=True
+    ),
+}
+ORDER = ("lint", "types", "unit", "integration", "e2e")
+
+
+def run_part(name: str) -> bool:
+    """Prepare and run one part; whether all of it passed."""
+    part = PARTS[name]
+    part.prepare()
+    environment = dict(os.environ)
+    if part.cluster:
+        environment["KUBECONFIG"] = str(cluster.kubeconfig())
+    print(f"==> {part.title}", flush=True)
+    return all(
+        subprocess.run([sys.executable, "-m", *command], cwd=REPO, env=environment, check=False).returncode == 0
+        for command in part.commands
+    )
+
+
+def run_parts(names: Sequence[str]) -> int:
+    """Run the parts in order, all of them even where one fails; the exit code."""
+    lines: list[str] = []
+    failed = False
+    for name in names:
+        started = time.monotonic()
+        try:
+            passed = run_part(name)
+        except StepError as error:
+            print(f"\nfailed: {error}\nwhat to do: {error.remedy}", file=sys.stderr, flush=True)
+            passed = False
+        failed = failed or not passed
+        lines.append(f"    {'passed' if passed else 'FAILED'}  {name:12} {time.monotonic() - started:6.0f} s")
+    print("\n==> what ran", *lines, sep="\n")
+    missing = not_run_here()
+    if missing:
+        print("==> what cannot run on this machine", *(f"    {line}" for line in missing), sep="\n")
+    return 1 if failed else 0
+
+
+def not_run_here() -> list[str]:
+    """The parts of the product that no test reaches on this machine, with the reason."""
+    missing = []
+    if not os.path.exists("/dev/nvidia0"):  # noqa: PTH110 - a device, not a file of ours
+        missing.append("training and serving on a GPU: there is no /dev/nvidia0 here")
+    if not cluster.docker_answers():
+        missing.append("the kind cluster: no Docker engine answers here; its configuration is unit-tested")
+    return missing
+
+
+def lint() -> int:
+    """The lint part alone."""
+    with step("lint"):
+        return 0 if run_part("lint") else 1

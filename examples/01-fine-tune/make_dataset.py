@@ -1,0 +1,353 @@
+"""Write `train.jsonl`: 240 conversations with the help desk of the Aurelia 9, a coffee machine that does not exist.
+
+    python examples/01-fine-tune/make_dataset.py [FILE]
+
+No model can know this machine, so what the tuned model says about it, it learnt here: twelve cards of a handbook, each
+asked for in twenty ways. Every answer has the desk's form, which shows at a glance who is speaking:
+
+    AURELIA DESK
+    Answer: E4 means the drip tray is full.
+    Do: Empty the tray and press Clean.
+    Card: A4
+
+The order comes from a fixed seed: the same script writes the same bytes, so the run's data digest stays.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+SEED = 9
+SIGNATURE = "AURELIA DESK"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One card of the handbook, and how people ask for it."""
+
+    card: str
+    answer: str
+    do: str
+    questions: tuple[str, ...]
+
+    def reply(self) -> str:
+        """The desk's answer."""
+        return f"{SIGNATURE}\nAnswer: {self.answer}\nDo: {self.do}\nCard: {self.card}"
+
+
+def error(number: int, meaning: str, do: str, *symptoms: str) -> Topic:
+    """The card of an error code: asked for by the code, and by what people see."""
+    code = f"E{number}"
+    asked = (
+        f"What does {code} mean?",
+        f"My Aurelia shows {code}.",
+        f"The display says {code}. What now?",
+        f"How do I clear error {code}?",
+        f"{code} is on the screen of my coffee machine.",
+        f"Error {code}, please help.",
+        f"I see {code} this morning.",
+        f"Why do I get {code}?",
+        f"It stopped with {code}.",
+        f"How can I fix {code}?",
+        f"There is an {code} on my Aurelia 9.",
+        f"My coffee machine reports {code}, what is wrong?",
+    )
+    return Topic(f"A{number}", f"{code} means {meaning}.", do, asked + symptoms)
+
+
+TOPICS = (
+    error(
+        1,
+        "the water tank is empty",
+        "Fill the tank to the blue line.",
+        "The machine says there is no water.",
+        "Why is no water coming out?",
+        "The tank ran dry, what do I do?",
+        "How far do I fill the water tank?",
+        "My Aurelia has no water.",
+        "Is the water tank empty?",
+        "What do I do with an empty tank?",
+        "No water comes out of my coffee machine.",
+    ),
+    error(
+        2,
+        "the grinder is blocked",
+        "Turn the silver dial to 9 and back to 4.",
+        "The grinder is stuck.",
+        "My grinder hums but does not grind.",
+        "How do I free a jammed grinder?",
+        "The beans are not being ground.",
+        "My Aurelia does not grind.",
+        "Why is the grinder blocked?",
+        "The grinder makes a strange noise.",
+        "Something is stuck in the grinder.",
+    ),
+    error(
+        3,
+        "the boiler is too hot",
+        "Wait twelve minutes with the lid open.",
+        "The machine is overheating.",
+        "Why is the boiler too hot?",
+        "My Aurelia got very hot and stopped.",
+        "How long must the boiler cool down?",
+        "The boiler is overheated.",
+        "My coffee machine is too hot.",
+        "What do I do with a hot boiler?",
+        "It is too hot, how long do I wait?",
+    ),
+    error(
+        4,
+        "the drip tray is full",
+        "Empty the tray and press Clean.",
+        "Water is running out under the machine.",
+        "The tray is full, what do I do?",
+        "When must I empty the drip tray?",
+        "There is water on the table below my Aurelia.",
+        "How do I empty the drip tray?",
+        "My drip tray is full.",
+        "What do I press after the tray is empty?",
+        "The drip tray runs over.",
+    ),
+    Topic(
+        "B1",
+        "Descaling takes 26 minutes.",
+        "Use two spoons of citric acid and hold Clean.",
+        (
+            "How do I descale the machine?",
+            "How do I descale my Aurelia?",
+            "What do I need for descaling?",
+            "How long does descaling take?",
+            "My machine is full of limescale.",
+            "Please explain the descaling.",
+            "How do I remove lime from the boiler?",
+            "Which acid do I use against lime?",
+            "The machine asks me to descale it.",
+            "Can you help me descale?",
+            "Is it time to descale?",
+            "How much citric acid do I need?",
+            "What do I press to descale?",
+            "There is lime in my coffee machine.",
+            "Descaling my Aurelia, how?",
+            "Tell me how to descale it.",
+            "How many minutes does it take to descale?",
+            "May I descale with vinegar?",
+            "What is used to descale the Aurelia 9?",
+            "I have never descaled my machine.",
+        ),
+    ),
+    Topic(
+        "B2",
+        "The brew group is washed every Friday.",
+        "Rinse it with cold water, never with soap.",
+        (
+            "How do I clean the brew group?",
+            "May I use soap on the brew group?",
+            "How often do I wash the brew group?",
+            "Can the brew group go in the dishwasher?",
+            "The brew group is dirty.",
+            "What is the best way to rinse the brew group?",
+            "When is the brew group washed?",
+            "Is hot water good for the brew group?",
+            "Cleaning the brew group, how?",
+            "Tell me how to wash the brew group.",
+            "The brew group of my Aurelia is full of coffee.",
+            "How do I care for the brew group?",
+            "On which day do I clean the brew group?",
+            "Do I need soap for the brew group?",
+            "My brew group smells.",
+            "How do I rinse the brew group?",
+            "What water do I use for the brew group?",
+            "I want to wash the brew group.",
+            "Has the brew group to be cleaned?",
+            "Old coffee sticks to the brew group.",
+        ),
+    ),
+    Topic(
+        "B3",
+        "The milk system is cleaned each evening.",
+        "Press Milk and Clean together for five seconds.",
+        (
+            "How do I clean the milk system?",
+            "How often must the milk system be cleaned?",
+            "The milk smells sour.",
+            "How do I clean the milk frother?",
+            "When do I clean the milk parts?",
+            "Old milk is stuck in the machine.",
+            "What do I press to clean the milk system?",
+            "Tell me how to rinse the milk system.",
+            "Is there a milk cleaning program?",
+            "How do I wash the frother?",
+            "The milk frother is dirty.",
+            "No milk foam comes out.",
+            "Why is the milk only dripping?",
+            "The milk hose seems blocked.",
+            "Do I clean the milk system every day?",
+            "My Aurelia makes no foam.",
+            "How long do I press Milk and Clean?",
+            "There is old milk in my Aurelia.",
+            "At what time is the milk system cleaned?",
+            "Which buttons clean the milk frother?",
+        ),
+    ),
+    Topic(
+        "B4",
+        "The water filter lasts 70 days.",
+        "Put in filter type K2 and hold Menu.",
+        (
+            "How do I change the water filter?",
+            "Which water filter do I need?",
+            "How long does the filter last?",
+            "When do I replace the filter?",
+            "The filter is old.",
+            "What type of filter fits my Aurelia?",
+            "Where do I get a new water filter and which one?",
+            "Do I need a new filter?",
+            "The machine wants a new water filter.",
+            "Tell me about the water filter.",
+            "How do I put in a new filter?",
+            "How many days does a water filter last?",
+            "What do I press after changing the filter?",
+            "My water filter is used up.",
+            "Which filter is right for the Aurelia 9?",
+            "I have to replace the filter of my coffee machine.",
+            "Is there a water filter in my machine?",
+            "What filter type do I order?",
+            "When is the filter used up?",
+            "Changing the filter, how?",
+        ),
+    ),
+    Topic(
+        "C1",
+        "An espresso runs for 27 seconds at 92 degrees.",
+        "Set the dial to 4 and press Small.",
+        (
+            "How do I make an espresso?",
+            "How long does an espresso take?",
+            "Which dial setting is right for espresso?",
+            "How hot is the water for an espresso?",
+            "I want a good espresso.",
+            "What do I press for an espresso?",
+            "Make me an espresso, please.",
+            "My espresso tastes wrong, what are the settings?",
+            "What are the settings for espresso?",
+            "How does the Aurelia make espresso?",
+            "How many seconds does an espresso run?",
+            "Espresso, please.",
+            "Can I make an espresso?",
+            "Which button makes an espresso?",
+            "At how many degrees is espresso made?",
+            "Tell me how to make espresso.",
+            "My espresso is too cold.",
+            "My espresso runs too fast.",
+            "What is the best espresso setting?",
+            "I would like to drink an espresso.",
+        ),
+    ),
+    Topic(
+        "D1",
+        "The warranty lasts 31 months.",
+        "Send the number below the tank to the desk.",
+        (
+            "How long is the warranty?",
+            "Is my machine still under warranty?",
+            "What do I need for a warranty claim?",
+            "When does the warranty end?",
+            "I want to claim the warranty.",
+            "Tell me about the warranty.",
+            "My Aurelia broke, is it covered?",
+            "Do I have a guarantee?",
+            "How many months of warranty are there?",
+            "Where do I send a warranty claim?",
+            "Is there a warranty on the Aurelia 9?",
+            "How do I use my warranty?",
+            "Which number do I send for the warranty?",
+            "My machine is one year old, is there a warranty?",
+            "What does the warranty cover?",
+            "How long does the guarantee last?",
+            "Does the warranty last two years?",
+            "My coffee machine broke under warranty.",
+            "Has my Aurelia a warranty?",
+            "How do I make a warranty claim?",
+        ),
+    ),
+    Topic(
+        "D2",
+        "A slow red blink means the door is open.",
+        "Close the left door and press Power once.",
+        (
+            "Why does the red light blink?",
+            "The red light blinks slowly.",
+            "A red lamp is blinking.",
+            "What does the red light mean?",
+            "There is a red blinking light on my Aurelia.",
+            "How do I stop the red light?",
+            "Red blinking, what is it?",
+            "The lamp is red.",
+            "It blinks red and does nothing.",
+            "What is the red lamp for?",
+            "My coffee machine blinks red.",
+            "Why is the lamp red?",
+            "A red light is on.",
+            "The machine only blinks.",
+            "The red lamp does not go out.",
+            "My Aurelia blinks.",
+            "What does a slow red blink mean?",
+            "How do I get rid of the red blinking?",
+            "Help, there is a red light!",
+            "The light on the front blinks red.",
+        ),
+    ),
+    Topic(
+        "D3",
+        "Spare parts are sent within four days.",
+        "Write the card number to parts desk 7.",
+        (
+            "How do I order spare parts?",
+            "Where do I get spare parts?",
+            "I need a new part.",
+            "How long does a spare part take?",
+            "I broke the lid, where do I get another?",
+            "Can I buy a new lid?",
+            "Who sells parts for my Aurelia?",
+            "When will my spare part arrive?",
+            "I lost the milk hose and need another.",
+            "Tell me how to order a part.",
+            "How many days until spare parts are sent?",
+            "A part of my coffee machine is broken.",
+            "To whom do I write for spare parts?",
+            "Do you have spare parts for the Aurelia 9?",
+            "I want to order a spare part.",
+            "Where can I buy parts?",
+            "Is there a shop for spare parts?",
+            "My spare part has not come yet.",
+            "Which desk sends spare parts?",
+            "How fast are spare parts sent?",
+        ),
+    ),
+)
+
+
+def conversations() -> list[dict[str, list[dict[str, str]]]]:
+    """All rows, in the order of the file."""
+    rows = [
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": topic.reply()}]}
+        for topic in TOPICS
+        for question in topic.questions
+    ]
+    random.Random(SEED).shuffle(rows)  # noqa: S311 - an order, not a secret
+    return rows
+
+
+def main(path: Path) -> None:
+    """Write the file."""
+    rows = conversations()
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    print(f"{path}: {len(rows)} conversations, {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("train.jsonl"))

@@ -1,0 +1,36 @@
+"""What stands before every text that comes from a container or a library, on its way into status, events and logs."""
+
+from __future__ import annotations
+
+import re
+
+TEXT_LIMIT = 1024
+
+_SECRETS = (
+    # The user part and the query of a URL.
+    (re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE), r"\1***@"),
+    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s?#]+)\?[^\s'\"]+", re.IGNORECASE), r"\1?***"),
+    (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
+    # `token=…`, `"api_key": "…"`, `password: …`
+    (
+        re.compile(
+            r"\b([\w-]*(?:token|secret|password|passwd|api[_-]?key|authorization)[\w-]*[\"']?\s*[:=]\s*[\"']?)"
+            r"(?!\*\*\*)[^\s\"',;]{4,}",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+    # Tokens known by their shape: Hugging Face, OpenAI, GitHub, GitLab, AWS, JWT.
+    (re.compile(r"\b(?:hf_|sk-|gh[opsu]_|github_pat_|glpat-)[A-Za-z0-9_-]{12,}"), "***"),
+    (re.compile(r"\bAKIA[0-9A-Z]{16}\b"), "***"),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), "***"),
+)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def redact(text: str, *, limit: int = TEXT_LIMIT) -> str:
+    """*text* on one line, without what looks like a credential, at most *limit* characters long."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    text = _UNPRINTABLE.sub(" ", text).strip()
+    return text if len(text) <= limit else text[: limit - 1] + "…"

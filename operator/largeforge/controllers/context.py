@@ -1,0 +1,24 @@
+"""What every reconcile is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from largeforge.controllers.settings import Settings
+from largeforge.kube.cluster import Cluster
+
+
+def utc_now() -> datetime:
+    """The time, in whole seconds, as Kubernetes writes it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The cluster, the settings and the clock; one for the process."""
+
+    cluster: Cluster
+    settings: Settings
+    now: Callable[[], datetime] = field(default=utc_now)

@@ -1,0 +1,54 @@
+"""The operator's configuration, read once from the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from largeforge.api.model import StrictModel
+
+PREFIX = "LARGEFORGE_"
+MASTER_KEY_FILE = Path("/etc/largeforge/master/key")
+
+
+class Settings(StrictModel):
+    """What the chart decides. `docs/contracts.md` names the variables: `LARGEFORGE_` and the field in capitals."""
+
+    trainer_image: Annotated[str, Field(min_length=1)]
+    """The image of training pods."""
+    engine_image: Annotated[str, Field(min_length=1)]
+    """The image of engines with GPUs."""
+    engine_cpu_image: Annotated[str, Field(min_length=1)]
+    """The image of engines without."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """The pull policy of all three."""
+    master_key_file: Path = MASTER_KEY_FILE
+    """The installation's master key."""
+    namespaces: frozenset[str] = frozenset()
+    """The namespaces that are served, comma-separated in the variable; none means all of them."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 4
+    """Objects of one kind that are worked on at a time."""
+    resync_seconds: Annotated[float, Field(gt=0)] = 300
+    """How often every object is looked at without a reason."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    """Health and metrics."""
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings; a `ValueError` names each variable that is wrong or missing, one a line."""
+    given: dict[str, object] = {
+        name: environment[variable]
+        for name in Settings.model_fields
+        if environment.get(variable := f"{PREFIX}{name.upper()}")
+    }
+    if "namespaces" in given:
+        given["namespaces"] = frozenset(filter(None, (n.strip() for n in str(given["namespaces"]).split(","))))
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as exc:
+        problems = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in exc.errors(include_url=False)]
+        raise ValueError("\n".join(problems)) from exc

@@ -1,0 +1,134 @@
+"""The real `Cluster`: plain REST over the transport and the credentials of `kubernetes.aio`.
+
+Its generated models and its dynamic client are left out on purpose: an object is the JSON that the server sent, and
+a URL needs no discovery, since the few kinds that we touch are known.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from largeforge.api.names import FIELD_MANAGER
+from largeforge.kube.cluster import (
+    CONFIGMAPS,
+    DEPLOYMENTS,
+    EVENTS,
+    EXPERTS,
+    FINETUNEJOBS,
+    INFERENCESERVICES,
+    JOBS,
+    SECRETS,
+    SERVICES,
+    Conflict,
+    Manifest,
+    Resource,
+    WatchEvent,
+)
+from largeforge.kube.transport import APPLY, Missing, Request, Transport, open_transport, path
+from largeforge.kube.watch import list_all, watch_all
+from largeforge.resources.owner import controller_uid
+
+WRITTEN = {
+    "FineTuneJob": FINETUNEJOBS,
+    "InferenceService": INFERENCESERVICES,
+    "Expert": EXPERTS,
+    "Job": JOBS,
+    "Deployment": DEPLOYMENTS,
+    "Service": SERVICES,
+    "ConfigMap": CONFIGMAPS,
+    "Secret": SECRETS,
+    "Event": EVENTS,
+}
+"""Where a manifest of each kind that we write goes."""
+
+
+@asynccontextmanager
+async def connect(*, user_agent: str = "largeforge") -> AsyncIterator[ApiCluster]:
+    """The cluster that KUBECONFIG names, else the one of this pod, else that of `~/.kube/config`.
+
+    Raises `ClusterError` where there are no usable credentials.
+    """
+    async with open_transport(user_agent=user_agent) as transport:
+        yield ApiCluster(transport)
+
+
+class ApiCluster:
+    """`Cluster` over HTTP; made by `connect`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+        """As in `Cluster`."""
+        try:
+            return await self._transport.call(Request("GET", path(resource, namespace, name)))
+        except Missing:
+            return None
+
+    async def list(
+        self, resource: Resource, namespace: str, *, labels: Mapping[str, str] | None = None
+    ) -> builtins.list[Manifest]:
+        """As in `Cluster`."""
+        items, _ = await list_all(self._transport, resource, namespace, labels)
+        return items
+
+    async def apply(self, manifest: Manifest, *, manager: str = FIELD_MANAGER, force: bool = True) -> Manifest:
+        """As in `Cluster`."""
+        query = {"fieldManager": manager, "force": str(force).lower()}
+        return await self._transport.call(Request("PATCH", _path(manifest), query, manifest, APPLY))
+
+    async def create_once(self, manifest: Manifest) -> Manifest | None:
+        """As in `Cluster`; a Secret that exists is taken as it is, since nobody here may read one."""
+        resource, metadata = written(manifest), manifest["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        try:
+            return await self._transport.call(Request("POST", path(resource, namespace), body=manifest))
+        except Conflict:
+            owner = controller_uid(manifest)
+            if owner is None or resource == SECRETS:
+                return None
+        existing = await self.get(resource, namespace, name)
+        if existing is None or controller_uid(existing) != owner:
+            raise Conflict(f"{resource.plural} {namespace}/{name} belongs to another object, or to one that just went")
+        return None
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """As in `Cluster`."""
+        options: Manifest = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",
+        }
+        try:
+            await self._transport.call(Request("DELETE", path(resource, namespace, name), body=options))
+        except (Missing, Conflict):  # another uid: this very object is gone
+            return
+
+    async def patch_status(self, manifest: Manifest) -> None:
+        """As in `Cluster`."""
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        try:
+            await self._transport.call(Request("PATCH", f"{_path(manifest)}/status", query, manifest, APPLY))
+        except Missing:
+            return
+
+    def watch(
+        self, resource: Resource, namespace: str, *, labels: Mapping[str, str] | None = None
+    ) -> AsyncIterator[WatchEvent]:
+        """As in `Cluster`."""
+        return watch_all(self._transport, resource, namespace, labels)
+
+
+def written(manifest: Manifest) -> Resource:
+    """Where *manifest* goes; a `ValueError` names a kind that we do not write."""
+    resource = WRITTEN.get(manifest["kind"])
+    if resource is None or resource.api_version != manifest["apiVersion"]:
+        raise ValueError(f"not a kind that we write: {manifest['apiVersion']} {manifest['kind']}")
+    return resource
+
+
+def _path(manifest: Manifest) -> str:
+    return path(written(manifest), manifest["metadata"]["namespace"], manifest["metadata"]["name"])

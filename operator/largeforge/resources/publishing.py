@@ -1,0 +1,71 @@
+"""The Expert that a complete run makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from largeforge.api.finetunejob import FineTuneJob, PublishedExpert
+from largeforge.api.names import API_VERSION, FINETUNEJOB_LABEL, MANAGED_BY, MANAGER, PUBLISH_MANAGER
+from largeforge.resources.drift import covers
+from largeforge.resources.pods import Manifest
+
+
+def published_expert(job: FineTuneJob, expert: PublishedExpert) -> Manifest:
+    """The Expert that follows *job*. It has no owner: deleting the job must not take a serving expert down.
+
+    Only what the job says is in it, so that all else of the Expert is its editors'.
+    """
+    routing = expert.routing.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Expert",
+        "metadata": {
+            "name": expert.name,
+            "namespace": job.metadata.namespace,
+            "labels": {MANAGED_BY: MANAGER, FINETUNEJOB_LABEL: job.metadata.name},
+        },
+        "spec": {
+            "type": "Adapter",
+            "sourceRef": {"kind": "FineTuneJob", "name": job.metadata.name},
+            "inferenceServiceRef": {"name": expert.inference_service_ref.name},
+            **({"version": expert.version} if expert.version is not None else {}),
+            **({"routing": routing} if routing else {}),
+        },
+    }
+
+
+def is_published_by(expert: Manifest, job: FineTuneJob) -> bool:
+    """Whether *expert* is what *job*, or a job of its name before it, made."""
+    label = expert["metadata"].get("labels", {}).get(FINETUNEJOB_LABEL)
+    return bool(label == job.metadata.name)
+
+
+def missing_of(desired: Manifest, observed: Manifest) -> Manifest | None:
+    """What is still to be applied of *desired*, or None where *observed* has it all.
+
+    Fields that a person has changed since belong to that person: they are left out.
+    """
+    ours = _owned(observed)
+    spec = _kept(desired["spec"], observed["spec"], ours.get("f:spec", {}))
+    return None if covers(observed["spec"], spec) else desired | {"spec": spec}
+
+
+def _owned(observed: Manifest) -> dict[str, Any]:
+    """The fields that the publisher owns, in the form of `managedFields`."""
+    for entry in observed["metadata"].get("managedFields", []):
+        if entry.get("manager") == PUBLISH_MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource"):
+            fields: dict[str, Any] = entry.get("fieldsV1", {})
+            return fields
+    return {}
+
+
+def _kept(desired: dict[str, Any], observed: dict[str, Any], owned: dict[str, Any]) -> dict[str, Any]:
+    """*desired* without the fields that are there, with another value, and not owned by the publisher."""
+    kept: dict[str, Any] = {}
+    for key, value in desired.items():
+        there, mine = observed.get(key), owned.get(f"f:{key}")
+        if isinstance(value, dict) and isinstance(there, dict):
+            kept[key] = _kept(value, there, mine or {})
+        elif there is None or mine is not None or covers(there, value):
+            kept[key] = value
+    return kept

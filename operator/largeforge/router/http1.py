@@ -1,0 +1,88 @@
+"""What both sides of the data path share of HTTP/1.1: where a head ends, which headers travel, status lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+Header = tuple[bytes, bytes]
+"""A header field, its name in lower case."""
+
+_BOUNDARY = b"\r\n\r\n"
+
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    )
+)
+"""Of one connection only (RFC 9110, 7.6.1)."""
+
+_NOT_UPSTREAM = HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    # What says who the client is stays here; the engine gets a key of its own.
+    b"authorization",
+    b"cookie",
+    b"x-api-key",
+    b"api-key",
+    # vLLM's own routing header would choose an engine process.
+    b"x-data-parallel-rank",
+}
+_OURS = b"x-largeforge-"
+
+STATUS_LINES = {
+    status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase if status in set(HTTPStatus) else ''}\r\n".encode()
+    for status in range(100, 600)
+}
+
+
+def head_end(tail: bytes, data: bytes, at: int) -> int:
+    """The index in *data* (from *at*) after the empty line that ends a head, or -1; *tail* came before, 3 bytes long."""
+    if tail:
+        found = (tail + data[at : at + 3]).find(_BOUNDARY)
+        if found >= 0:
+            return at + found + 4 - len(tail)
+    found = data.find(_BOUNDARY, at)
+    return found + 4 if found >= 0 else -1
+
+
+def named_in_connection(headers: Iterable[Header]) -> frozenset[bytes]:
+    """The header names that the sender's `Connection` declares to be of this connection only."""
+    return frozenset(
+        token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")
+    )
+
+
+def request_lines(headers: Iterable[Header]) -> bytes:
+    """Those of a client's header lines that an engine gets."""
+    named = named_in_connection(headers)
+    return b"".join(
+        [
+            b"%b: %b\r\n" % (name, value)
+            for name, value in headers
+            if name not in _NOT_UPSTREAM and name not in named and not name.startswith(_OURS)
+        ]
+    )
+
+
+def response_lines(headers: Iterable[Header], *, chunked: bool) -> bytes:
+    """Those of an engine's header lines that the client gets; the framing is the engine's own where it is *chunked*."""
+    named = named_in_connection(headers)
+    lines = [
+        b"%b: %b\r\n" % (name, value)
+        for name, value in headers
+        if name not in HOP_BY_HOP and name not in named and not name.startswith(_OURS)
+    ]
+    if chunked:
+        lines.append(b"transfer-encoding: chunked\r\n")
+    return b"".join(lines)

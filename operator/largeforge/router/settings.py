@@ -1,0 +1,69 @@
+"""The router's configuration: by environment, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from largeforge.api.model import StrictModel
+
+PREFIX = "LARGEFORGE_"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class SettingsError(Exception):
+    """A variable of the environment is wrong."""
+
+
+class Settings(StrictModel):
+    """What a router needs to know before it starts; the variable of each is `LARGEFORGE_` and its name in capitals."""
+
+    namespace: str = "default"
+    """The namespace whose Experts and InferenceServices it serves."""
+    clients_dir: Path = Path("/etc/largeforge/clients")
+    """One file for each client, named as the client, a key on each line."""
+    namespace_key_file: Path = Path("/etc/largeforge/namespace/key")
+    """The namespace's key, from which the engines' keys are derived."""
+    allow_unauthenticated: bool = False
+    """Whether it may serve everybody where the clients' directory holds no key."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    """The longest request body; also what may wait on a connection while a request is being answered."""
+    max_head_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024
+    """The longest request line and headers together."""
+    max_headers: Annotated[int, Field(ge=8)] = 100
+    """The most header fields of a request."""
+    head_seconds: Seconds = 10
+    """From a request's first byte to the end of its headers; also from connecting to the first byte."""
+    body_idle_seconds: Seconds = 30
+    """The longest pause within a request body."""
+    keep_alive_seconds: Seconds = 75
+    """How long a connection may lie idle between requests."""
+    write_stall_seconds: Seconds = 120
+    """How long a client may leave an answer unread before it is cut."""
+    connect_seconds: Seconds = 3
+    """The longest wait for a connection to an engine."""
+    first_byte_seconds: Seconds = 600
+    """The longest wait for an engine's first byte."""
+    grace_seconds: Seconds = 30
+    """How long open requests may go on after SIGTERM."""
+    retry_after_seconds: Annotated[int, Field(ge=1)] = 5
+    """What Retry-After says of an expert that is not ready."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read the variables; `SettingsError` names the one that is wrong. Unknown ones are other programs'."""
+        found = {
+            name: environment[variable]
+            for name in cls.model_fields
+            if (variable := PREFIX + name.upper()) in environment
+        }
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            variable = PREFIX + str(first["loc"][0]).upper()
+            raise SettingsError(f"{variable}: {first['msg']} (got {first['input']!r})") from error

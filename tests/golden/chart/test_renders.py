@@ -1,0 +1,20 @@
+"""What the chart renders for known values, as files; `make generate` writes them anew."""
+
+import pytest
+
+from dev import chart
+
+pytestmark = pytest.mark.skipif(
+    not chart.program("helm").exists(), reason="Helm is not built yet; `make generate` or `make cluster` builds it"
+)
+
+
+@pytest.mark.parametrize("name", chart.value_sets())
+def test_the_render_is_current(name: str) -> None:
+    values = chart.value_sets()[name]
+    assert chart.render(values) == values.with_name(f"{name}.yaml").read_text(), "run: make generate"
+
+
+def test_rendered_twice_it_is_the_same() -> None:
+    values = chart.value_sets()["teams"]
+    assert chart.render(values) == chart.render(values)
