@@ -30,7 +30,9 @@ def ask(client: OpenAI, question: str, *, model: str = "auto", show: bool = True
     )
     headers = {name: raw.headers.get(f"x-largeforge-{name}", "") for name in ("expert", "reason", "score")}
     if show:
-        print(f"    -> {headers['expert']} (reason {headers['reason']}, score {headers['score']}): ", end="", flush=True)
+        print(
+            f"    -> {headers['expert']} (reason {headers['reason']}, score {headers['score']}): ", end="", flush=True
+        )
     parts: list[str] = []
     with raw.parse() as stream:
         for chunk in stream:

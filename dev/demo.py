@@ -1,4 +1,4 @@
-"""The main job from end to end: a cluster, the operator, a fine-tuned expert, and three questions through the router."""
+"""The main job from end to end: cluster, operator, a fine-tuned expert, three questions through the router."""
 
 from __future__ import annotations
 

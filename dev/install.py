@@ -23,7 +23,10 @@ CLAIM = "models"
 
 def namespace(name: str, *, team: bool) -> Manifest:
     """A namespace that enforces Pod Security *restricted*."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}
+    labels = {
+        "pod-security.kubernetes.io/enforce": "restricted",
+        "pod-security.kubernetes.io/enforce-version": "latest",
+    }
     return {
         "apiVersion": "v1",
         "kind": "Namespace",

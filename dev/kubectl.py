@@ -34,7 +34,7 @@ def helm(*arguments: str | Path) -> str:
         program("helm"),
         *arguments,
         env=environment(),
-        remedy="see what waits: kubectl get pods,jobs --all-namespaces (after eval \"$(make -s demo-env)\")",
+        remedy='see what waits: kubectl get pods,jobs --all-namespaces (after eval "$(make -s demo-env)")',
     )
 
 

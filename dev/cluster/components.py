@@ -185,7 +185,6 @@ def kubelet_flags(paths: Layout) -> list[str]:
             "kubeconfig": paths.client_kubeconfig("kubelet"),
             "hostname-override": layout.NODE,
             "node-ip": layout.NODE_ADDRESS,
-            "root-dir": paths.kubelet,
         }
     )
 
@@ -203,7 +202,7 @@ def kubelet_config(paths: Layout) -> dict[str, Any]:
         "clusterDomain": layout.CLUSTER_DOMAIN,
         "resolvConf": str(paths.config / "resolv.conf"),
         "podLogsDir": "/var/log/pods",  # in the node, /var/log is `paths.pod_logs`
-        "volumePluginDir": str(paths.kubelet / "volume-plugins"),
+        "volumePluginDir": "/var/lib/kubelet/volume-plugins",  # in the node, /var/lib/kubelet is `paths.kubelet`
         # The machine is shared with builds and tests: pods are evicted only just before it has nothing left.
         "evictionHard": {
             "memory.available": "100Mi",

@@ -22,13 +22,19 @@ NODE_PATH = f"/api/v1/nodes/{layout.NODE}"
 
 def gpu_patch(node: dict[str, Any], *, wanted: int) -> list[dict[str, Any]]:
     """What to change in the status of *node* so that it has *wanted* GPUs; empty when it has."""
-    pointer = "/status/capacity/" + RESOURCE.replace("/", "~1")
-    capacity = node["status"].get("capacity", {})
-    if wanted == 0:
-        return [{"op": "remove", "path": pointer}] if capacity.get(RESOURCE, "0") != "0" else []
-    if capacity.get(RESOURCE) == str(wanted):
+    # The kubelet derives allocatable, which the scheduler reads, from capacity: but only at its next report.
+    return [
+        change
+        for resources in ("capacity", "allocatable")
+        for change in _change(node["status"].get(resources, {}), f"/status/{resources}/", wanted=wanted)
+    ]
+
+
+def _change(resources: dict[str, str], parent: str, *, wanted: int) -> list[dict[str, Any]]:
+    path = parent + RESOURCE.replace("/", "~1")
+    if resources.get(RESOURCE, "0") == str(wanted):
         return []
-    return [{"op": "add", "path": pointer, "value": str(wanted)}]
+    return [{"op": "add", "path": path, "value": str(wanted)} if wanted else {"op": "remove", "path": path}]
 
 
 def main() -> int:

@@ -16,10 +16,13 @@ from dev.steps import StepError, run
 CGROUPS = Path("/sys/fs/cgroup")
 SETTINGS = layout.RUN / "settings.json"
 CNI_CACHE = Path("/var/lib/cni")
-"""A fixed path of the CNI library: only a mount point of the node, empty on the machine."""
+KUBELET = Path("/var/lib/kubelet")
+MOUNT_POINTS = (CNI_CACHE, KUBELET)
+"""Fixed paths of the CNI library and the kubelet: in the node something is mounted there, on the machine they are empty."""
 
+KERNEL = Path("/proc/sys")
 KUBELET_SETTINGS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
-"""Under /proc/sys; the kubelet changes them for the whole machine."""
+"""Under `KERNEL`; the kubelet changes them for the whole machine."""
 
 CGROUP_REMOVAL_SECONDS = 10.0
 
@@ -28,7 +31,7 @@ def remember_settings() -> None:
     """Keep the kernel settings as they were before the kubelet; a second call changes nothing."""
     if SETTINGS.exists():
         return
-    values = {name: Path("/proc/sys", name).read_text().strip() for name in KUBELET_SETTINGS}
+    values = {name: (KERNEL / name).read_text().strip() for name in KUBELET_SETTINGS}
     new = SETTINGS.with_name(f".{SETTINGS.name}.new")
     new.write_text(json.dumps(values))
     new.rename(SETTINGS)
@@ -38,7 +41,7 @@ def restore_settings() -> None:
     """Undo the kubelet's changes, if there were any."""
     if SETTINGS.exists():
         for name, value in json.loads(SETTINGS.read_text()).items():
-            Path("/proc/sys", name).write_text(value)
+            (KERNEL / name).write_text(value)
         SETTINGS.unlink()
 
 
@@ -86,6 +89,18 @@ def disconnect() -> None:
     if Path("/sys/class/net", layout.HOST_LINK).exists():
         # It may go away by itself between the two: its other end is in a network that is being taken down.
         subprocess.run(["ip", "link", "delete", layout.HOST_LINK], capture_output=True, check=False)
+
+
+def make_mount_points() -> None:
+    for folder in MOUNT_POINTS:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_mount_points() -> None:
+    """Remove those that nobody else uses."""
+    for folder in MOUNT_POINTS:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def unmount_below(root: Path) -> None:

@@ -172,7 +172,7 @@ def _check_machine() -> None:
         raise StepError(
             f"{PATHS.containerd_socket} is too long for a Unix socket", remedy="set LARGEFORGE_CACHE to a shorter path"
         )
-    if any(CLUSTER.is_relative_to(hidden) for hidden in ("/run", "/var/run", "/var/log", "/var/lib/cni", "/proc")):
+    if any(CLUSTER.is_relative_to(hidden) for hidden in ("/proc", "/run", "/var/log", "/var/run", *host.MOUNT_POINTS)):
         raise StepError(f"{CLUSTER} would be hidden in the node", remedy="set LARGEFORGE_CACHE to another path")
     _own_node()
 
@@ -197,7 +197,7 @@ def _prepare() -> None:
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     PATHS.etcd.chmod(0o700)
-    host.CNI_CACHE.mkdir(parents=True, exist_ok=True)
+    host.make_mount_points()
     who = identities(
         node=layout.NODE,
         node_address=layout.NODE_ADDRESS,
@@ -271,8 +271,7 @@ def _stop() -> None:
     host.remove_cgroups()
     host.restore_settings()
     shutil.rmtree(layout.RUN, ignore_errors=True)
-    if host.CNI_CACHE.is_dir() and not any(host.CNI_CACHE.iterdir()):
-        host.CNI_CACHE.rmdir()
+    host.remove_mount_points()
 
 
 def _import_base_images() -> None:
@@ -290,7 +289,7 @@ def _apply(objects: list[dict[str, Any]]) -> None:
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     run(
         *(BIN / "kubectl", "--kubeconfig", PATHS.kubeconfig, "apply", "--server-side", "--force-conflicts"),
-        *("--field-manager", "largeforge-dev", "--filename", "-"),
+        *("--field-manager", "largeforge-dev", "--cache-dir", CLUSTER / "kubectl", "--filename", "-"),
         stdin=text,
         env=clean_environment(),
         remedy=_remedy(),

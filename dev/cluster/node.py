@@ -114,6 +114,7 @@ def _mount(paths: Layout) -> None:
     run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     run("mount", "--bind", paths.pod_logs, "/var/log")
     run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", host.CNI_CACHE)
+    run("mount", "--bind", paths.kubelet, host.KUBELET)
 
 
 def _configure_network() -> None:

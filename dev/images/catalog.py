@@ -35,10 +35,12 @@ class Image:
 
     @property
     def folder(self) -> str:
+        """Of the image, in the repository."""
         return f"images/{self.name}"
 
     @property
     def dockerfile(self) -> str:
+        """Path in the repository."""
         return f"{self.folder}/Dockerfile"
 
 

@@ -42,7 +42,10 @@ def snapshot(root: Path, scratch: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=scratch, prefix="context.") as folder:
         context = Path(folder)
         shutil.copytree(root / "images", context / "images", ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        for path in (*catalog.package_files(root), *(root / name for name in ("pyproject.toml", "README.md", "LICENSE"))):
+        for path in (
+            *catalog.package_files(root),
+            *(root / name for name in ("pyproject.toml", "README.md", "LICENSE")),
+        ):
             if path.is_file():
                 copy = context / path.relative_to(root)
                 copy.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +90,6 @@ def unpack(wheel: Path, site: Path) -> None:
 def settle(folder: Path) -> None:
     """One time and one set of modes for all in *folder*: neither a umask nor a fresh clone makes a new layer."""
     for path in [folder, *sorted(folder.rglob("*"))]:
-        executable = path.is_dir() or os.access(path, os.X_OK) and path.stat().st_mode & 0o100
+        executable = path.is_dir() or path.stat().st_mode & 0o100
         path.chmod(0o755 if executable else 0o644)
         os.utime(path, (EPOCH, EPOCH))

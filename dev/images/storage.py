@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,16 @@ SCRATCH = CACHE / "tmp"
 """For contexts, archives and pip's downloads: the system's own folder for temporary files may be small or in memory."""
 
 _BUILD_REMEDY = "see the message above; `python -m dev.images build` goes on where it stopped"
-_PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries", "cert")
+_PIP_SETTINGS = (
+    "index-url",
+    "extra-index-url",
+    "trusted-host",
+    "proxy",
+    "timeout",
+    "default-timeout",
+    "retries",
+    "cert",
+)
 
 
 @dataclass(frozen=True)
@@ -81,14 +91,17 @@ def build_image(reference: str, *, dockerfile: Path, context: Path, base: str | 
     arguments = ["--isolation", "chroot", "--network", "host", "--layers", "--timestamp", str(EPOCH)]
     if base is not None:
         arguments += ["--build-arg", f"BASE={base}"]
-    for name, path in _secrets().items():
-        arguments += ["--secret", f"id={name},src={path}"]
-    buildah("build", *arguments, "--file", dockerfile, "--tag", reference, context)
+    with tempfile.TemporaryDirectory(dir=SCRATCH, prefix="secrets.") as folder:
+        for name, path in _secrets(Path(folder)).items():
+            arguments += ["--secret", f"id={name},src={path}"]
+        buildah("build", *arguments, "--file", dockerfile, "--tag", reference, context)
 
 
-def tag_image(identity: str, reference: str) -> None:
-    """Give an image one more name."""
-    buildah("tag", identity, reference)
+def remove_leftovers() -> None:
+    """Remove the containers and folders that a killed build left; call it where no other build can run."""
+    containers = STORAGE / "root/overlay-containers/containers.json"
+    if containers.is_file() and json.loads(containers.read_text() or "[]"):
+        buildah("rm", "--all")
 
 
 def remove(references: list[str]) -> None:
@@ -119,12 +132,15 @@ def _configuration() -> Path:
     return path
 
 
-@cache
-def _secrets() -> dict[str, Path]:
+def _secrets(folder: Path) -> dict[str, Path]:
     """Name → file of what a build step may see and no layer keeps: this machine's pip settings and its CA."""
     settings = pip_settings(run(sys.executable, "-m", "pip", "config", "list"))
     authority = settings.pop("cert", None) or next(
-        (os.environ[name] for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE") if os.environ.get(name)),
+        (
+            os.environ[name]
+            for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+            if os.environ.get(name)
+        ),
         None,
     )
     secrets = {}
@@ -134,16 +150,16 @@ def _secrets() -> dict[str, Path]:
         secrets["ca"] = Path(authority)
         settings["cert"] = "/run/secrets/ca"
     if settings:
-        secrets["pip"] = SCRATCH / "pip.conf"
-        secrets["pip"].touch(mode=0o600)
+        secrets["pip"] = folder / "pip.conf"
         secrets["pip"].write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
     return secrets
 
 
 def pip_settings(listed: str) -> dict[str, str]:
-    """From the output of `pip config list`, the settings that a build needs as well; the environment comes last."""
-    settings = {}
+    """From the output of `pip config list`, the settings that a build needs as well; the environment wins."""
+    found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
     for line in listed.splitlines():
         if match := re.fullmatch(r"(global|install|:env:)\.([a-z-]+)=(.+)", line):
-            settings[match[2]] = str(ast.literal_eval(match[3])).replace("\n", "\n    ")
+            found[match[1]][match[2]] = str(ast.literal_eval(match[3])).replace("\n", "\n    ")
+    settings = {**found["global"], **found["install"], **found[":env:"]}
     return {key: value for key, value in settings.items() if key in _PIP_SETTINGS}

@@ -6,9 +6,9 @@ No model can know this machine, so what the tuned model says about it, it learnt
 asked for in twenty ways. Every answer has the desk's form, which shows at a glance who is speaking:
 
     AURELIA DESK
-    Answer: E4 means the drip tray is full.
-    Do: Empty the tray and press Clean.
-    Card: A4
+    Answer: Descaling takes 26 minutes.
+    Do: Use two spoons of citric acid and hold Clean.
+    Card: B1
 
 The order comes from a fixed seed: the same script writes the same bytes, so the run's data digest stays.
 """
@@ -39,78 +39,114 @@ class Topic:
         return f"{SIGNATURE}\nAnswer: {self.answer}\nDo: {self.do}\nCard: {self.card}"
 
 
-def error(number: int, meaning: str, do: str, *symptoms: str) -> Topic:
-    """The card of an error code: asked for by the code, and by what people see."""
-    code = f"E{number}"
-    asked = (
-        f"What does {code} mean?",
-        f"My Aurelia shows {code}.",
-        f"The display says {code}. What now?",
-        f"How do I clear error {code}?",
-        f"{code} is on the screen of my coffee machine.",
-        f"Error {code}, please help.",
-        f"I see {code} this morning.",
-        f"Why do I get {code}?",
-        f"It stopped with {code}.",
-        f"How can I fix {code}?",
-        f"There is an {code} on my Aurelia 9.",
-        f"My coffee machine reports {code}, what is wrong?",
-    )
-    return Topic(f"A{number}", f"{code} means {meaning}.", do, asked + symptoms)
-
-
 TOPICS = (
-    error(
-        1,
-        "the water tank is empty",
-        "Fill the tank to the blue line.",
-        "The machine says there is no water.",
-        "Why is no water coming out?",
-        "The tank ran dry, what do I do?",
-        "How far do I fill the water tank?",
-        "My Aurelia has no water.",
-        "Is the water tank empty?",
-        "What do I do with an empty tank?",
-        "No water comes out of my coffee machine.",
+    Topic(
+        "A1",
+        "The water tank is empty below the blue line.",
+        "Fill it with 1.7 litres of cold water.",
+        (
+            "Why is no water coming out?",
+            "The machine says there is no water.",
+            "The water tank ran dry, what do I do?",
+            "How far do I fill the water tank?",
+            "My Aurelia has no water.",
+            "Is the water tank empty?",
+            "What do I do with an empty water tank?",
+            "No water comes out of my coffee machine.",
+            "How much water goes into the tank?",
+            "How do I fill the water tank?",
+            "How many litres does the tank hold?",
+            "The tank is empty.",
+            "When must I fill the tank?",
+            "Which water do I fill in?",
+            "The pump runs but there is no water.",
+            "Where is the blue line of the tank?",
+            "Do I use cold water for the tank?",
+            "How large is the water tank of the Aurelia 9?",
+            "It wants more water.",
+            "Tell me about the water tank.",
+        ),
     ),
-    error(
-        2,
-        "the grinder is blocked",
+    Topic(
+        "A2",
+        "The grinder is blocked by a stone.",
         "Turn the silver dial to 9 and back to 4.",
-        "The grinder is stuck.",
-        "My grinder hums but does not grind.",
-        "How do I free a jammed grinder?",
-        "The beans are not being ground.",
-        "My Aurelia does not grind.",
-        "Why is the grinder blocked?",
-        "The grinder makes a strange noise.",
-        "Something is stuck in the grinder.",
+        (
+            "The grinder is stuck.",
+            "My grinder hums but does not grind.",
+            "How do I free a jammed grinder?",
+            "The beans are not being ground.",
+            "My Aurelia does not grind.",
+            "Why is the grinder blocked?",
+            "The grinder makes a strange noise.",
+            "Something is stuck in the grinder.",
+            "What do I do with a blocked grinder?",
+            "No beans go through the grinder.",
+            "How do I repair the grinder?",
+            "The grinder of my coffee machine is loud.",
+            "Is there a stone in the grinder?",
+            "The grinder stopped.",
+            "How do I unblock the grinder of the Aurelia 9?",
+            "Why does it not grind the beans?",
+            "What is wrong with my grinder?",
+            "Where do I turn the silver dial?",
+            "My grinder is jammed.",
+            "Tell me how to free the grinder.",
+        ),
     ),
-    error(
-        3,
-        "the boiler is too hot",
+    Topic(
+        "A3",
+        "The boiler is too hot above 118 degrees.",
         "Wait twelve minutes with the lid open.",
-        "The machine is overheating.",
-        "Why is the boiler too hot?",
-        "My Aurelia got very hot and stopped.",
-        "How long must the boiler cool down?",
-        "The boiler is overheated.",
-        "My coffee machine is too hot.",
-        "What do I do with a hot boiler?",
-        "It is too hot, how long do I wait?",
+        (
+            "The machine is overheating.",
+            "Why is the boiler too hot?",
+            "My Aurelia got very hot and stopped.",
+            "How long must the boiler cool down?",
+            "The boiler is overheated.",
+            "My coffee machine is too hot.",
+            "What do I do with a hot boiler?",
+            "It is too hot, how long do I wait?",
+            "How do I cool the boiler?",
+            "The boiler stopped because of heat.",
+            "My machine overheats.",
+            "How hot may the boiler be?",
+            "Do I open the lid to cool it?",
+            "The boiler of the Aurelia 9 is hot.",
+            "There is too much heat in the machine.",
+            "Why did it overheat?",
+            "What helps against an overheated boiler?",
+            "The machine feels much too hot.",
+            "How many minutes does it need to cool?",
+            "Tell me how to cool my machine.",
+        ),
     ),
-    error(
-        4,
-        "the drip tray is full",
+    Topic(
+        "A4",
+        "The drip tray is full after nine cups.",
         "Empty the tray and press Clean.",
-        "Water is running out under the machine.",
-        "The tray is full, what do I do?",
-        "When must I empty the drip tray?",
-        "There is water on the table below my Aurelia.",
-        "How do I empty the drip tray?",
-        "My drip tray is full.",
-        "What do I press after the tray is empty?",
-        "The drip tray runs over.",
+        (
+            "Water is running out under the machine.",
+            "The drip tray is full, what do I do?",
+            "When must I empty the drip tray?",
+            "There is water on the table below my Aurelia.",
+            "How do I empty the drip tray?",
+            "My drip tray is full.",
+            "What do I press after the drip tray is empty?",
+            "The drip tray runs over.",
+            "How often do I empty the drip tray?",
+            "Is the drip tray full?",
+            "My coffee machine leaks water below.",
+            "After how many cups is the tray full?",
+            "The tray of the Aurelia 9 is full.",
+            "Water drips on the table.",
+            "What do I do with a full tray?",
+            "How do I reset the drip tray?",
+            "It asks me to empty the tray.",
+            "The drip tray is full again.",
+            "Why is there water under my machine?",
+            "Tell me about the drip tray.",
+        ),
     ),
     Topic(
         "B1",

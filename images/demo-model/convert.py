@@ -1,3 +1,4 @@
+# ruff: noqa: INP001, S106 - a script by itself; the tokens are no secrets
 """
 Turn the GGUF of SmolLM2-135M-Instruct into a directory that transformers and vLLM load: safetensors in bfloat16.
 

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001, T201 - a program by itself
 """
 Copy the model of this image to a directory, so that it is there as a whole or not at all.
 

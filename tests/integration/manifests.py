@@ -1,4 +1,4 @@
-"""Good manifests, and the table of bad ones: each is a good one with one thing changed, and what the server must say."""
+"""Good manifests, and the table of bad ones: a good one with one thing changed, and what the server must say."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ class Bad:
 
     @property
     def title(self) -> str:
-        changed = ", ".join(f"{path}={'(removed)' if value is REMOVED else value!r}" for path, value in self.changes.items())
+        changed = ", ".join(
+            f"{path}={'(removed)' if value is REMOVED else value!r}" for path, value in self.changes.items()
+        )
         return f"{self.good}: {changed}"[:120]
 
 
@@ -153,7 +155,9 @@ BAD = [
     ),
     Bad(JOB, {"spec.training": {"gradientAccumulationSteps": 2}}, "needs perDeviceTrainBatchSize beside it"),
     Bad(JOB, {"spec.training.learningRate": "2e-4"}, "spec.training.learningRate"),
-    Bad(JOB, {"spec.training.learningRate": 0}, "spec.training.learningRate"),
+    Bad(JOB, {"spec.training.learningRate": 0}, "learningRate must be above 0, for example 2e-4"),
+    Bad(JOB, {"spec.training.learningRate": -1e-4}, "spec.training.learningRate"),
+    Bad(JOB, {"spec.training": {"numTrainEpochs": 0}}, "numTrainEpochs must be above 0"),
     Bad(JOB, {"spec.training.maxLength": 4}, "spec.training.maxLength"),
     Bad(JOB, {"spec.training.precision": "INT8"}, 'supported values: "Auto", "BF16", "FP16", "FP32"'),
     Bad(

@@ -124,20 +124,7 @@ def structural(node: Schema, definitions: Schema, *, defaults: bool = True) -> S
 
     Raises `TypeError` for what a structural schema cannot say.
     """
-    if "$ref" in node:
-        target = definitions[node["$ref"].rsplit("/", 1)[1]]
-        return structural(target | {k: v for k, v in node.items() if k != "$ref"}, definitions, defaults=defaults)
-    if "anyOf" in node:
-        real = [n for n in node["anyOf"] if n != {"type": "null"}]
-        if len(real) != 1:
-            raise TypeError(f"no structural form for a union: {node}")
-        rest = {k: v for k, v in node.items() if k != "anyOf"}
-        return structural(real[0] | rest, definitions, defaults=defaults)
-    for word in _REFUSED:
-        if word in node:
-            raise TypeError(f"no structural form for {word}: {node}")
-    if "const" in node:
-        node = node | {"enum": [node["const"]]}
+    node = _plain(node, definitions)
     out: Schema = {k: copy.deepcopy(v) for k, v in node.items() if k in _KEPT or k.startswith("x-kubernetes-")}
     if "default" in out:
         _shorten_default(out, node, keep=defaults)
@@ -149,6 +136,22 @@ def structural(node: Schema, definitions: Schema, *, defaults: bool = True) -> S
         if isinstance(node.get(word), dict):
             out[word] = structural(node[word], definitions, defaults=defaults)
     return out
+
+
+def _plain(node: Schema, definitions: Schema) -> Schema:
+    """*node* without references, unions with null, and constants."""
+    if "$ref" in node:
+        target = definitions[node["$ref"].rsplit("/", 1)[1]]
+        return _plain(target | {k: v for k, v in node.items() if k != "$ref"}, definitions)
+    if "anyOf" in node:
+        real = [n for n in node["anyOf"] if n != {"type": "null"}]
+        if len(real) != 1:
+            raise TypeError(f"no structural form for a union: {node}")
+        return _plain(real[0] | {k: v for k, v in node.items() if k != "anyOf"}, definitions)
+    for word in _REFUSED:
+        if word in node:
+            raise TypeError(f"no structural form for {word}: {node}")
+    return node | {"enum": [node["const"]]} if "const" in node else node
 
 
 def _shorten_default(out: Schema, node: Schema, *, keep: bool) -> None:

@@ -58,7 +58,8 @@ class ExpertSpec(Model):
     model_config = rules(
         (
             "self.type != 'Adapter' || (has(self.sourceRef) && !has(self.artifact))",
-            "an expert of type Adapter names its FineTuneJob: set sourceRef {kind: FineTuneJob, name}, leave out artifact",
+            "an expert of type Adapter names its FineTuneJob: set sourceRef {kind: FineTuneJob, name},"
+            " leave out artifact",
         ),
         (
             "self.type != 'Model' || (has(self.artifact) && !has(self.sourceRef))",

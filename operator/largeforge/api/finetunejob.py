@@ -107,13 +107,16 @@ class Training(Model):
             "!has(self.gradientAccumulationSteps) || has(self.perDeviceTrainBatchSize)",
             "gradientAccumulationSteps needs perDeviceTrainBatchSize beside it",
         ),
+        # Not a minimum of the schema: the API server compares a whole number with the minimum's whole part.
+        ("!has(self.learningRate) || self.learningRate > 0.0", "learningRate must be above 0, for example 2e-4"),
+        ("!has(self.numTrainEpochs) || self.numTrainEpochs > 0.0", "numTrainEpochs must be above 0, for example 1"),
     )
 
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Optimizer steps; instead of numTrainEpochs."""
-    num_train_epochs: Annotated[float, Field(ge=0.001, le=1000)] | None = None
+    num_train_epochs: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Passes over the data; by default 1."""
-    learning_rate: Annotated[float, Field(ge=1e-10, le=1)] | None = None
+    learning_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     """The peak learning rate, for example 2e-4; by default 2e-4 with LoRA and 2e-5 for all weights."""
     global_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Samples for each optimizer step over all ranks; by default 32. Divisible by the number of ranks."""

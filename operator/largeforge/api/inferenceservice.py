@@ -37,6 +37,7 @@ RESERVED_ENGINE_ARGS = {
     "worker-cls": "LargeForge (code in the engine is refused)",
     "worker-extension-cls": "LargeForge (code in the engine is refused)",
     "scheduler-cls": "LargeForge (code in the engine is refused)",
+    "allowed-local-media-path": "LargeForge (a client could read the pod's files, its key among them)",
     "load-format": "LargeForge (safetensors only)",
     "root-path": "LargeForge",
     "ssl-keyfile": "LargeForge",
@@ -73,8 +74,10 @@ class Engine(Model):
                         "message": "keys are flags of the engine without dashes before them, for example max-num-seqs",
                     },
                     {
-                        # Python's argparse takes any unambiguous beginning of a flag for the flag itself.
-                        "rule": f"self.all(k, ![{_RESERVED}].exists(r, r.startsWith(k)) && !k.startsWith('ssl-'))",
+                        # Python's argparse takes any unambiguous beginning of a flag for the flag itself;
+                        # reasoning-parser is a whole flag, and the beginning of one that is refused.
+                        "rule": f"self.all(k, (k == 'reasoning-parser' || ![{_RESERVED}].exists(r, r.startsWith(k)))"
+                        " && !k.startsWith('ssl-'))",
                         "message": "this flag is set by LargeForge or by a field of its own (maxModelLen, lora,"
                         " compute), or begins one that is; remove it from extraArgs. Refused are: "
                         + ", ".join(sorted(RESERVED_ENGINE_ARGS)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -39,7 +39,7 @@ class Ending:
     kind: Literal["Succeeded", "UserError", "Disrupted", "Failed"]
     time: datetime
     result: RunResult | None = None
-    cause: ErrorDetail = ErrorDetail(reason=Reason.TRAINING_FAILED, message="")
+    cause: ErrorDetail = field(default_factory=lambda: ErrorDetail(reason=Reason.TRAINING_FAILED, message=""))
 
 
 def ending(job: Manifest, pods: Sequence[Manifest], *, run: RunRecord, output_uri: str) -> Ending | None:
@@ -62,7 +62,8 @@ def ending(job: Manifest, pods: Sequence[Manifest], *, run: RunRecord, output_ur
 
 def pause_before(attempt: int) -> timedelta:
     """How long after the last attempt the one of this number begins: doubling from `FIRST_PAUSE`."""
-    return min(FIRST_PAUSE * 2 ** min(attempt - 2, 10), LONGEST_PAUSE)
+    doublings: int = max(min(attempt - 2, 10), 0)
+    return min(FIRST_PAUSE * (1 << doublings), LONGEST_PAUSE)
 
 
 def _success(result: RunResult | None, run: RunRecord, output_uri: str, *, time: datetime) -> Ending:
@@ -78,9 +79,7 @@ def _success(result: RunResult | None, run: RunRecord, output_uri: str, *, time:
     return Ending("Failed", time, cause=ErrorDetail(reason=Reason.RESULT_MISSING, message=problem))
 
 
-def _failure(
-    job: Manifest, pods: Sequence[Manifest], result: RunResult | None, *, time: datetime, said: str
-) -> Ending:
+def _failure(job: Manifest, pods: Sequence[Manifest], result: RunResult | None, *, time: datetime, said: str) -> Ending:
     code = _exit_code(pods, said)
     disrupted = "DisruptionTarget" in said or any(has_condition(p, "DisruptionTarget") for p in pods)
     if code in _USER_ERRORS:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from largeforge.controllers.engine import Engines
 from largeforge.controllers.settings import Settings
 from largeforge.kube.cluster import Cluster
 
@@ -17,8 +18,10 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The cluster, the settings and the clock; one for the process."""
+    """The cluster, the engines, the master key, the settings and the clock; one for the process."""
 
     cluster: Cluster
+    engines: Engines
+    master_key: bytes
     settings: Settings
     now: Callable[[], datetime] = field(default=utc_now)

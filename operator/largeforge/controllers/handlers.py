@@ -12,7 +12,7 @@ from typing import Any
 
 import kopf
 
-from largeforge.api.names import EXPERT_LABEL, FINETUNEJOB_LABEL, INFERENCESERVICE_LABEL, MANAGED_BY, MANAGER
+from largeforge.api.names import EXPERT_LABEL, FINETUNEJOB_LABEL, INFERENCESERVICE_LABEL
 from largeforge.controllers import expert, finetunejob, inferenceservice
 from largeforge.controllers.context import Context
 from largeforge.controllers.workqueue import Key, WorkQueue
@@ -33,7 +33,7 @@ CONTROLLERS: Mapping[Resource, Callable[[Key, Context], Awaitable[float | None]]
     EXPERTS: expert.reconcile,
 }
 CHILDREN = (JOBS, PODS, DEPLOYMENTS, SERVICES)
-"""What we make and watch, by the label `managed-by`; other children are looked at when their parent is."""
+"""What we make and watch; the server selects by the label `managed-by`. Other children are looked at with theirs."""
 PARENT_LABELS = {
     FINETUNEJOB_LABEL: FINETUNEJOBS,
     INFERENCESERVICE_LABEL: INFERENCESERVICES,
@@ -97,22 +97,10 @@ def register(registry: kopf.OperatorRegistry, queues: Mapping[Resource, WorkQueu
         for kind, key in wakes(resource, body, links, gone=event["type"] == "DELETED"):
             queues[kind].add(key)
 
-    for resource in CONTROLLERS:
-        _listen(registry, resource, partial(on_event, resource), labels=None)
-    for resource in CHILDREN:
-        _listen(registry, resource, partial(on_event, resource), labels={MANAGED_BY: MANAGER})
-
-
-def _listen(
-    registry: kopf.OperatorRegistry,
-    resource: Resource,
-    handler: Callable[..., Awaitable[None]],
-    *,
-    labels: Mapping[str, str] | None,
-) -> None:
-    group, _, version = resource.api_version.rpartition("/")
-    listen = kopf.on.event(group, version, resource.plural, id=resource.plural, registry=registry, labels=labels)
-    listen(handler)
+    for resource in (*CONTROLLERS, *CHILDREN):
+        group, _, version = resource.api_version.rpartition("/")
+        listen = kopf.on.event(group, version, resource.plural, id=resource.plural, registry=registry)
+        listen(partial(on_event, resource))
 
 
 def _key(body: Mapping[str, Any]) -> Key:

@@ -111,12 +111,49 @@ class Transport:
         return response
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the API server is and how one shows who one is: for kopf, which has a client of its own."""
+
+    server: str
+    ca_file: str | None
+    certificate_file: str | None
+    key_file: str | None
+    token: str | None
+    insecure: bool
+    proxy: str | None
+
+
+async def access() -> Access:
+    """What `open_transport` would use now; tokens of pods change by the hour. Raises `ClusterError` as that does."""
+    configuration = await _load()
+    bearer = (await configuration.auth_settings()).get("BearerToken")
+    token = bearer["value"] if bearer else None
+    return Access(
+        server=configuration.host,
+        ca_file=configuration.ssl_ca_cert,
+        certificate_file=configuration.cert_file,
+        key_file=configuration.key_file,
+        token=token.partition(" ")[2] or token if token else None,
+        insecure=not configuration.verify_ssl,
+        proxy=configuration.proxy,
+    )
+
+
 @asynccontextmanager
 async def open_transport(*, user_agent: str) -> AsyncIterator[Transport]:
     """A transport to the cluster that KUBECONFIG names, else the one of this pod, else that of `~/.kube/config`.
 
     Raises `ClusterError` where there are no usable credentials.
     """
+    rest = RESTClientObject(configuration := await _load())
+    try:
+        yield Transport(configuration, rest, user_agent=user_agent)
+    finally:
+        await rest.close()
+
+
+async def _load() -> Configuration:
     configuration = Configuration()
     configuration.connection_pool_maxsize = POOL
     # An API server is reached directly whatever the environment says of proxies; a kubeconfig may name one.
@@ -131,11 +168,7 @@ async def open_transport(*, user_agent: str) -> AsyncIterator[Transport]:
             )
     except (ConfigException, OSError) as exc:
         raise ClusterError(f"no credentials for a cluster: {exc}; set KUBECONFIG") from exc
-    rest = RESTClientObject(configuration)
-    try:
-        yield Transport(configuration, rest, user_agent=user_agent)
-    finally:
-        await rest.close()
+    return configuration
 
 
 def path(resource: Resource, namespace: str, name: str = "") -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from largeforge.api.keys import digest8
 
 
@@ -28,3 +30,9 @@ def engine_key_secret_name(service: str, key: str) -> str:
 def adapter_name(expert: str, digest: str) -> str:
     """The name under which an engine knows an expert's adapter."""
     return f"{expert}-{digest[:8]}"
+
+
+def adapter_owner(name: str) -> str | None:
+    """The Expert whose adapter an engine knows as *name*, or None where *name* is no adapter of ours."""
+    found = re.fullmatch(r"(.+)-[0-9a-f]{8}", name)
+    return found and found[1]

@@ -53,7 +53,11 @@ def missing_of(desired: Manifest, observed: Manifest) -> Manifest | None:
 def _owned(observed: Manifest) -> dict[str, Any]:
     """The fields that the publisher owns, in the form of `managedFields`."""
     for entry in observed["metadata"].get("managedFields", []):
-        if entry.get("manager") == PUBLISH_MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource"):
+        if (
+            entry.get("manager") == PUBLISH_MANAGER
+            and entry.get("operation") == "Apply"
+            and not entry.get("subresource")
+        ):
             fields: dict[str, Any] = entry.get("fieldsV1", {})
             return fields
     return {}

@@ -187,7 +187,7 @@ def _failure_rules() -> list[Manifest]:
 
 
 def _environment(compute: TrainingCompute) -> list[Manifest]:
-    """torchrun's settings (each of its options has a PET_ variable), and what a read-only, offline container needs."""
+    """The settings of torchrun (each option has a PET_ variable), and what a read-only, offline container needs."""
     variables = {
         "PET_NNODES": "1",
         "PET_NPROC_PER_NODE": str(compute.processes),

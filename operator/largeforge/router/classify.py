@@ -32,7 +32,7 @@ class Pattern:
 
 
 def score(weight: float) -> float:
-    """The score of the distinct keywords that were found, from 0 to 1: 0.67 for one, 0.80 for two, 0.50 for a domain."""
+    """The score, from 0 to 1, of all that was found: 0.67 for one keyword, 0.80 for two, 0.50 for a domain."""
     return weight / (weight + HALF_WEIGHT)
 
 

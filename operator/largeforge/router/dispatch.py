@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from largeforge.router.clients import Clients
 from largeforge.router.exchange import Exchange
@@ -59,6 +60,7 @@ class Dispatcher:
         self.draining = False
         self.table = RouteTable()
         self.connections: set[ClientConnection] = set()
+        self.emptied = asyncio.Event()
 
     def replace_table(self, table: RouteTable) -> None:
         """Use *table* from the next request on."""
@@ -75,6 +77,8 @@ class Dispatcher:
     def closed(self, connection: ClientConnection) -> None:
         """Forget it."""
         self.connections.discard(connection)
+        if not self.connections:
+            self.emptied.set()
 
     def refused(self, error: ApiError) -> None:
         """Count it."""
@@ -150,6 +154,20 @@ class Dispatcher:
         self.metrics.count(exchange.decision.route.name, exchange.decision.reason, outcome)
 
     # Time
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Let open requests end, but no longer than that."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+        self.emptied.clear()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_seconds):
+                    await self.emptied.wait()
+        for connection in list(self.connections):
+            connection.abort()
+        self.pool.close()
 
     async def sweep(self, every_seconds: float) -> None:
         """End what has lasted too long, for ever; cheaper than a timer for each request."""

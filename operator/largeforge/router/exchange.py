@@ -58,7 +58,13 @@ class Exchange:
     """A request under way. Ends exactly once, by `on_done` with a status or one of the words above."""
 
     def __init__(
-        self, client: Client, request: Request, *, pool: Pool, settings: Settings, on_done: Callable[[Exchange, str], None]
+        self,
+        client: Client,
+        request: Request,
+        *,
+        pool: Pool,
+        settings: Settings,
+        on_done: Callable[[Exchange, str], None],
     ) -> None:
         self.decision = request.decision
         self._client = client
@@ -129,7 +135,7 @@ class Exchange:
             upstream.transport.pause_reading()
         return write
 
-    def on_end(self, upstream: Upstream) -> None:
+    def on_end(self) -> None:
         """The answer is complete."""
         self._upstream = None
         self._finish(str(self._status))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Collection, Sequence
 
+from largeforge.router.http1 import keep_alive
 from largeforge.router.table import Pod
 from largeforge.router.upstream import DechunkedUpstream, Upstream
 
@@ -13,8 +13,6 @@ IDLE_SECONDS = 4.0
 """vLLM's server closes an idle connection after 5 s; a request must not be on its way then."""
 MAX_IDLE = 128
 """Idle connections that are kept for one pod."""
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
-"""A node that vanished without a word is noticed after 35 s, without a timer for each chunk."""
 
 
 class Peer:
@@ -106,16 +104,6 @@ class Pool:
         if peer is None:
             peer = self._peers[pod] = Peer(pod)
         return peer
-
-
-def keep_alive(transport: asyncio.BaseTransport) -> None:
-    """Let the kernel find out when the other side is gone."""
-    found = transport.get_extra_info("socket")
-    if found is None:
-        return
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        found.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _bracketed(host: str) -> str:

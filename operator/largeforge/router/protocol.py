@@ -1,8 +1,8 @@
 """One connection of a client, on llhttp: requests in, one at a time, and their answers out.
 
-llhttp (strict) decides what is valid. Where a head ends is looked for here as well, and a request on which the two views
-differ is refused: so no byte of a body can ever be taken for a request. What a client sends while it is being answered
-waits, up to the size of one request.
+llhttp (strict) decides what is valid. Where a head ends is looked for here as well, and a request on which the two
+views differ is refused: so no byte of a body can ever be taken for a request. What a client sends while it is being
+answered waits, up to the size of one request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 
 import httptools
 
-from largeforge.router.http1 import STATUS_LINES, Header, head_end
+from largeforge.router.http1 import STATUS_LINES, Header, head_end, keep_alive
 from largeforge.router.openai import ApiError
 from largeforge.router.settings import Settings
 
@@ -95,7 +95,7 @@ class ClientConnection(asyncio.Protocol):
         self._running: Running | None = None
         self._closing = False
         self._until_close = False
-        self._head_sent = False
+        self._overflow = False
         self.writable = True
         self._deadline = _NEVER
         self._reset()
@@ -103,6 +103,7 @@ class ClientConnection(asyncio.Protocol):
     def _reset(self) -> None:
         self._tail = b""
         self._head_bytes = 0
+        self._method = b""
         self._url = b""
         self._headers: list[Header] = []
         self._head_complete = False
@@ -123,11 +124,12 @@ class ClientConnection(asyncio.Protocol):
         """Wait for the first request."""
         self._transport = transport  # type: ignore[assignment]
         self._deadline = self._loop.time() + self._settings.head_seconds
+        keep_alive(transport)
         self._service.opened(self)
 
     def data_received(self, data: bytes) -> None:
         """Read on, or keep it for later; a closing connection drops it."""
-        if self._closing:
+        if self._closing or self._overflow:
             return
         if self._busy or self._pending or not self.writable:
             self._keep(data)
@@ -160,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
         if self._running is not None:
             self._running.resume()
         elif not self._busy:
-            self._next()
+            self._wait()
 
     # Reading a request
 
@@ -181,9 +183,10 @@ class ClientConnection(asyncio.Protocol):
     def _keep(self, data: bytes) -> None:
         self._pending += data
         if len(self._pending) > self._settings.max_body_bytes + self._settings.max_head_bytes:
+            # What follows is lost, so the answer under way is the last.
             self._pending.clear()
-            self._keep_alive = False  # what follows is lost, so the answer under way is the last
-            self._surplus = True
+            self._overflow = self._surplus = True
+            self._keep_alive = False
 
     def _read_head(self, data: bytes, at: int) -> int:
         begin = at
@@ -229,12 +232,13 @@ class ClientConnection(asyncio.Protocol):
         if version not in ("1.1", "1.0"):
             raise ApiError(505, "only HTTP/1.1 and HTTP/1.0 are understood", code="http_version_not_supported")
         self.http10 = version == "1.0"
+        self._method = self._parser.get_method()
         hosts = 0
         for name, value in self._headers:
             if name == b"content-length":
                 self._remaining = int(value)
             elif name == b"transfer-encoding":
-                if value.lower() != b"chunked" or self.http10:
+                if value.strip().lower() != b"chunked" or self.http10:
                     raise _malformed("the only transfer encoding is chunked, in HTTP/1.1")
                 self._chunked = True
             elif name == b"host":
@@ -281,7 +285,7 @@ class ClientConnection(asyncio.Protocol):
         path = self._url.partition(b"?")[0]
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
-        request = Request(self._parser.get_method(), path, self._headers, body, self._client)
+        request = Request(self._method, path, self._headers, body, self._client)
         try:
             running = self._service.handle(self, request)
         except ApiError as error:
@@ -293,12 +297,10 @@ class ClientConnection(asyncio.Protocol):
     def respond(self, status: int, body: bytes, headers: bytes = b"") -> None:
         """Answer with JSON, and go on to the next request."""
         write = self.begin(
-            STATUS_LINES[status]
-            + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-            + headers,
+            STATUS_LINES[status] + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) + headers,
             until_close=False,
         )
-        if self._parser.get_method() != b"HEAD":
+        if self._method != b"HEAD":
             write(body)
         self.end()
 
@@ -312,7 +314,6 @@ class ClientConnection(asyncio.Protocol):
         self._until_close = until_close
         if until_close or self._service.draining:
             self._keep_alive = False
-        self._head_sent = True
         self._transport.write(head + (b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"))
         return self._transport.write
 
@@ -320,14 +321,12 @@ class ClientConnection(asyncio.Protocol):
         """The answer is complete."""
         self._running = None
         self._busy = False
-        self._head_sent = False
         if not self._keep_alive:
             self._close()
             return
         self._reset()
         if self.writable:
-            self._deadline = self._loop.time() + self._settings.keep_alive_seconds
-            self._next()
+            self._wait()
 
     def cut(self) -> None:
         """Close so that the client cannot take the answer for a whole one: without its framing's end, or by a reset."""
@@ -364,8 +363,12 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._refuse(ApiError(408, "the request did not arrive in time", code="request_timeout"))
 
-    def _next(self) -> None:
-        if self._pending and not self._closing:
+    def _wait(self) -> None:
+        """For the next request, which may have come already."""
+        self._deadline = self._loop.time() + self._settings.keep_alive_seconds
+        if self._overflow:
+            self._close()
+        elif self._pending:
             data = bytes(self._pending)
             self._pending.clear()
             self._consume(data)
@@ -386,7 +389,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._closing = True
         self._pending.clear()
-        if self._complete and not self._surplus:
+        if self._head_bytes == 0 or (self._complete and not self._surplus):
             self._transport.close()
             self._deadline = self._loop.time() + self._settings.write_stall_seconds
         else:

@@ -91,7 +91,8 @@ def build(
     disabled: set[str] = set()
     taken: set[str] = set()
     winners: list[Expert] = []
-    for item in sorted([*experts, *by_name.values()], key=_age):
+    objects: list[Expert | InferenceService] = [*experts, *by_name.values()]
+    for item in sorted(objects, key=_age):
         name = item.metadata.name
         if name in taken or item.metadata.deletion_timestamp is not None:
             continue

@@ -20,7 +20,7 @@ class Owner(Protocol):
     def on_response(self, upstream: Upstream) -> Callable[[bytes], object] | None:
         """The head is complete. Where the body's bytes go, or None where the owner wants no more of it."""
 
-    def on_end(self, upstream: Upstream) -> None:
+    def on_end(self) -> None:
         """The response is complete; the connection belongs to nobody."""
 
     def on_lost(self, upstream: Upstream, why: str) -> None:
@@ -141,7 +141,7 @@ class Upstream(asyncio.Protocol):
         else:
             self.transport.close()
         if owner is not None:
-            owner.on_end(self)
+            owner.on_end()
 
     def _lose(self, why: str) -> None:
         owner, self._owner, self._write = self._owner, None, None
@@ -164,7 +164,7 @@ class Upstream(asyncio.Protocol):
         if owner is None:
             return
         if self.until_close and exc is None:
-            owner.on_end(self)
+            owner.on_end()
         else:
             owner.on_lost(self, "the engine closed the connection")
 

@@ -21,7 +21,10 @@ def test_the_transition_time_moves_only_when_the_status_does():
 
 def test_other_conditions_keep_their_place():
     loaded = Condition(type="Loaded", status="True", reason="Loaded")
-    assert with_condition([ready("True", at=EARLY), loaded], ready("False", at=LATE)) == [ready("False", at=LATE), loaded]
+    assert with_condition([ready("True", at=EARLY), loaded], ready("False", at=LATE)) == [
+        ready("False", at=LATE),
+        loaded,
+    ]
 
 
 def test_a_condition_that_was_never_set_is_not_true():

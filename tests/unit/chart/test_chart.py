@@ -271,9 +271,8 @@ def test_the_charts_copy_of_the_crds_is_current() -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "opertor.logLevel=DEBUG",
-        "operator.loglevel=DEBUG",
-        "operator.logLevel=LOUD",
+        "opertor.image.tag=v1",
+        "operator.images.tag=v1",
         "operator.image.name=x",
         "operator.resources.limit.cpu=1",
         "router.replica=2",

@@ -1,0 +1,173 @@
+"""Build what is missing, and forget what is old."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from dev.images import catalog, storage
+from dev.images.catalog import BASE, Image
+from dev.images.context import EPOCH, add_site, snapshot
+from dev.packages import ensure_packages
+from dev.paths import CACHE, REPO, STORAGE
+from dev.steps import StepError, run, step
+
+RECORD = CACHE / "images.json"
+DISK = 45_000_000_000
+"""What the project may use: programs, images here, images in the cluster, the cluster's state."""
+
+KEEP = 2
+"""Tags of each image that stay: the newest, and the one before it, which may still run."""
+
+
+def build(names: Sequence[str] = ()) -> dict[str, str]:
+    """
+    Make the images called *names* (all when there is none) be in the store; name → reference.
+
+    A tag is a digest of all that goes in, so whether an image is there needs no look at it: without a change, this
+    takes a fraction of a second and starts no program.
+    """
+    chosen = catalog.select(names)
+    with snapshot(REPO, storage.SCRATCH) as context:
+        wanted = catalog.references(context)
+        missing = [image for image in chosen if wanted[image.name] not in storage.stored()]
+        for image in chosen:
+            if image not in missing:
+                print(f"    {wanted[image.name]} is built")
+        if missing:
+            with _alone():
+                _build(missing, wanted, context)
+    made = {image.name: wanted[image.name] for image in chosen}
+    _record(made)
+    if missing:
+        prune()
+    return made
+
+
+def references() -> dict[str, str]:
+    """Name → reference of the images that were built last."""
+    try:
+        found: dict[str, str] = json.loads(RECORD.read_text())
+    except FileNotFoundError as error:
+        raise StepError("no image has been built yet", remedy="run: make images") from error
+    return found
+
+
+def check_disk() -> None:
+    """
+    Refuse to begin when the disk cannot take what is still missing of `DISK`.
+
+    What the cache folder holds already counts as taken. With images in the store only the room of a changed layer is
+    asked for.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(CACHE).free
+    names = {reference.rpartition(":")[0] for reference in storage.stored()}
+    large = [image for image in catalog.IMAGES.values() if image.gigabytes >= 1]
+    complete = all(catalog.reference(image.name, "")[:-1] in names for image in large)
+    if free >= (3_000_000_000 if complete else DISK):
+        return
+    needed = 3_000_000_000 if complete else max(DISK - disk_used(), 3_000_000_000)
+    if free < needed:
+        raise StepError(
+            f"{CACHE} has {free / 1e9:.0f} GB left, and {needed / 1e9:.0f} GB are needed",
+            remedy="free some, or set LARGEFORGE_CACHE to a folder on a larger disk; `make clean` removes all of ours",
+        )
+
+
+def disk_used() -> int:
+    """Bytes that the cache folder takes on its file system, mounts inside it left out."""
+    done = run("du", "--summarize", "--one-file-system", "--block-size=1", CACHE)
+    return int(done.split()[0])
+
+
+def prune(keep: int = KEEP) -> None:
+    """Remove all but the *keep* newest tags of each image from the store, and from containerd what the store lost."""
+    before = storage.stored()
+    current = set(_recorded().values())
+    old = outdated(before, current=current, keep=keep)
+    if old:
+        with step(f"remove {len(old)} old image{'s' if len(old) > 1 else ''}"), _alone():
+            storage.remove(old)
+
+
+def outdated(stored: Mapping[str, storage.Stored], *, current: set[str], keep: int) -> list[str]:
+    """The references of ours that are neither *current* nor among the *keep* newest of their image."""
+    ours: dict[str, list[str]] = {}
+    newest_first = sorted(stored, key=lambda reference: (reference in current, stored[reference].made), reverse=True)
+    for reference in newest_first:
+        if reference.startswith(f"{catalog.REPOSITORY}-"):
+            ours.setdefault(reference.rpartition(":")[0], []).append(reference)
+    return sorted(reference for references in ours.values() for reference in references[keep:])
+
+
+def _build(missing: Sequence[Image], wanted: Mapping[str, str], context: Path) -> None:
+    present = storage.stored()  # someone else may have built them while we waited
+    missing = [image for image in missing if wanted[image.name] not in present]
+    if not missing:
+        return
+    check_disk()
+    storage.require_buildah()
+    storage.remove_leftovers()
+    if wanted[BASE.name] not in present:
+        with step(f"build {wanted[BASE.name]} from Debian packages"):
+            _build_base(wanted[BASE.name], context)
+    if any(image.carries_package for image in missing):
+        add_site(context)
+    for image in missing:
+        with step(f"build {wanted[image.name]}"):
+            storage.build_image(
+                wanted[image.name],
+                dockerfile=context / image.dockerfile,
+                context=context,
+                base=wanted[BASE.name],
+            )
+
+
+def _build_base(reference: str, context: Path) -> None:
+    ensure_packages(["mmdebstrap", "debian-archive-keyring"])
+    with tempfile.TemporaryDirectory(dir=storage.SCRATCH, prefix="base.") as folder:
+        run(
+            *("mmdebstrap", "--variant=minbase", "--quiet"),
+            f"--include={','.join(packages((context / BASE.folder / 'packages.txt').read_text()))}",
+            *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")),
+            "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+            # No program gives rights that its caller lacks.
+            '--customize-hook=find "$1" -xdev -type f -perm /6000 -exec chmod a-s {} +',
+            *("bookworm", Path(folder, "rootfs.tar")),
+            env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": folder},
+            remedy="see whether the network and the sources of apt work: apt-get update",
+        )
+        shutil.copy(context / BASE.dockerfile, folder)
+        storage.build_image(reference, dockerfile=Path(folder, "Dockerfile"), context=Path(folder), base=None)
+
+
+def packages(listed: str) -> list[str]:
+    """The names in a file of one name a line, with `#` before what is for people."""
+    return [line.strip() for line in listed.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _recorded() -> dict[str, str]:
+    return references() if RECORD.is_file() else {}
+
+
+def _record(made: Mapping[str, str]) -> None:
+    content = json.dumps({**_recorded(), **made}, indent=2) + "\n"
+    fresh = RECORD.with_suffix(f".{os.getpid()}")
+    fresh.write_text(content)
+    fresh.replace(RECORD)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Two builds at once would make the same layers twice: the second waits."""
+    STORAGE.mkdir(parents=True, exist_ok=True)
+    with (STORAGE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

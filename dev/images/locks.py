@@ -1,0 +1,64 @@
+"""Write the locks: exact versions with hashes, and no registry's address."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dev.images import catalog
+from dev.paths import REPO
+from dev.steps import StepError, run, step
+
+DEVELOPMENT = "dev"
+TORCH = "torch"
+NAMES = (DEVELOPMENT, TORCH, *catalog.IMAGES)
+
+_REMEDY = "see uv's message above: two requirements exclude each other, or the registry was not reached"
+
+
+def lock(names: Sequence[str] = (), *, upgrade: bool = False) -> None:
+    """
+    Write the locks called *names*, all when there is none; *upgrade* takes newer versions than a lock has now.
+
+    Whoever changes the lock of torch must write those of the images on it anew, and trainer's before demo-model's:
+    each is held to the versions of the one below it.
+    """
+    unknown = sorted(set(names) - set(NAMES))
+    if unknown:
+        raise StepError(f"there is no lock {', '.join(unknown)}", remedy=f"choose from: {', '.join(NAMES)}")
+    for name in NAMES:
+        if not names or name in names:
+            with step(f"lock {name}"):
+                _lock(name, upgrade=upgrade)
+
+
+def arguments(name: str) -> list[str]:
+    """What uv gets for the lock *name*; paths in the repository."""
+    if name == DEVELOPMENT:
+        extras = [part for extra in ("operator", "router", "dev") for part in ("--extra", extra)]
+        # Other Pythons and systems get their own lines in it.
+        return ["--universal", *extras, "pyproject.toml", "dev/requirements.in", "-o", "dev/requirements.lock"]
+    folder = f"images/{name}"
+    below = {"trainer": TORCH, "engine-cpu": TORCH, "demo-model": "trainer"}.get(name)
+    inputs = {
+        TORCH: [f"{folder}/requirements.in"],
+        "engine-cpu": [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],
+        "demo-model": [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],
+    }.get(name, ["--extra", name, "pyproject.toml", f"{folder}/requirements.in"])
+    constraint = [] if below is None else ["--constraint", f"images/{below}/requirements.lock"]
+    # glibc 2.36 is Debian 12's, the system of the base.
+    system = ["--python-platform", "x86_64-manylinux_2_36", "--only-binary", ":all:"]
+    return [*system, *constraint, *inputs, "-o", f"{folder}/requirements.lock"]
+
+
+def _lock(name: str, *, upgrade: bool) -> None:
+    run(
+        Path(sys.executable).with_name("uv"),
+        *("pip", "compile", "--quiet", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header"),
+        *("--no-emit-index-url", "--no-emit-find-links"),
+        *(["--upgrade"] if upgrade else []),
+        *arguments(name),
+        cwd=REPO,
+        remedy=_REMEDY,
+    )

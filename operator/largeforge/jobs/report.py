@@ -1,0 +1,65 @@
+"""How the ranks tell the launcher how they ended: a file each, in the launcher's folder.
+
+A worker's exit code alone says little, and torchrun's own is always 1. So every rank writes its `RunResult` before it
+ends, and the process that runs torchrun writes what it saw of the workers (`elastic.py`); the launcher reads both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from largeforge.api.run import RunResult
+
+STATE_DIR = "LARGEFORGE_STATE_DIR"
+"""The environment variable that names the launcher's folder."""
+_FAILURES_FILE = "failures.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A worker that ended badly, as torchrun saw it."""
+
+    rank: int
+    exit_code: int
+    """Negative for a signal."""
+    timestamp: int
+    """Seconds."""
+
+
+def write_result(result: RunResult, *, rank: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Leave *result* for the launcher; without one (a bare call for a trial) only print how it ended."""
+    folder = environment.get(STATE_DIR)
+    if folder is not None:
+        _write(Path(folder) / f"rank-{rank}.json", result.model_dump_json(by_alias=True, exclude_none=True))
+
+
+def read_results(folder: Path) -> dict[int, RunResult]:
+    """What the ranks left, by rank; one that was killed left nothing."""
+    results = {}
+    for path in folder.glob("rank-*.json"):
+        results[int(path.stem.removeprefix("rank-"))] = RunResult.model_validate_json(path.read_bytes())
+    return results
+
+
+def write_failures(failures: list[Failure], folder: Path) -> None:
+    """Leave what torchrun saw."""
+    _write(folder / _FAILURES_FILE, json.dumps([asdict(failure) for failure in failures]))
+
+
+def read_failures(folder: Path) -> list[Failure]:
+    """What torchrun saw; nothing where it was killed itself."""
+    try:
+        text = (folder / _FAILURES_FILE).read_bytes()
+    except FileNotFoundError:
+        return []
+    return [Failure(**entry) for entry in json.loads(text)]
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_suffix(".part")
+    aside.write_text(text)
+    aside.rename(path)

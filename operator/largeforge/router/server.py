@@ -1,0 +1,177 @@
+"""The process: both ports, the table's source, the clients' keys, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from largeforge.api.inferenceservice import InferenceService
+from largeforge.api.keys import engine_key
+from largeforge.kube.client import connect
+from largeforge.router import clients, table_file
+from largeforge.router.clients import Clients
+from largeforge.router.dispatch import Dispatcher
+from largeforge.router.health import application
+from largeforge.router.metrics import Metrics
+from largeforge.router.protocol import ClientConnection
+from largeforge.router.settings import Settings
+from largeforge.router.table import EngineKey, RouteTable
+from largeforge.router.watch import TableWatch
+
+BACKLOG = 1024
+SWEEP_SECONDS = 0.5
+CLIENTS_POLL_SECONDS = 2.0
+NAMESPACE_KEY_BYTES = 32
+
+log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The router cannot start as it is configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where it listens, and where its table comes from."""
+
+    host: str
+    port: int
+    health_port: int
+    table: Path | None = None
+
+
+def load_clients(settings: Settings) -> Clients:
+    """The clients' keys; `StartError` where there are none and that is not allowed."""
+    found = Clients(clients.read(settings.clients_dir))
+    for problem in found.problems:
+        log.error("%s: %s", settings.clients_dir, problem)
+    if not found and not settings.allow_unauthenticated:
+        raise StartError(
+            f"{settings.clients_dir} holds no usable key, so anybody could ask; put a file for each client there"
+            " (LARGEFORGE_CLIENTS_DIR), or set LARGEFORGE_ALLOW_UNAUTHENTICATED=true"
+        )
+    return found
+
+
+def load_engine_key(path: Path) -> EngineKey:
+    """What computes an engine's key from the namespace's."""
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise StartError(f"the namespace key cannot be read: {error}; mount it or set its variable") from error
+    if len(key) != NAMESPACE_KEY_BYTES:
+        raise StartError(f"{path}: the namespace key must have {NAMESPACE_KEY_BYTES} bytes (got {len(key)})")
+
+    def of_service(service: InferenceService) -> str:
+        return engine_key(key, service.metadata.uid)
+
+    return of_service
+
+
+async def follow_clients(dispatcher: Dispatcher, *, every_seconds: float = CLIENTS_POLL_SECONDS) -> None:
+    """Take over what changes in the clients' directory, for ever; keys that are all wrong change nothing."""
+    directory = dispatcher.settings.clients_dir
+    seen = await asyncio.to_thread(clients.fingerprint, directory)
+    while True:
+        await asyncio.sleep(every_seconds)
+        try:
+            found = await asyncio.to_thread(clients.fingerprint, directory)
+            if found == seen:
+                continue
+            dispatcher.clients = await asyncio.to_thread(load_clients, dispatcher.settings)
+            seen = found
+        except OSError as error:
+            log.warning("the clients' keys could not be read, the last ones stay valid: %s", error)
+        except StartError as error:
+            seen = found
+            log.error("the last keys stay valid: %s", error)  # noqa: TRY400 - no traceback for a configuration
+        else:
+            log.info("the clients' keys have changed: %d keys", len(dispatcher.clients))
+
+
+@contextlib.asynccontextmanager
+async def serving(dispatcher: Dispatcher, options: Options, *, ready: Callable[[], str | None]) -> AsyncIterator[int]:
+    """Both ports open; yields the first one's number. At the end open requests are given their time."""
+    loop = asyncio.get_running_loop()
+
+    def connection() -> ClientConnection:
+        return ClientConnection(dispatcher)
+
+    runner = web.AppRunner(application(dispatcher.metrics.registry(), ready=ready), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, options.host, options.health_port).start()
+        server = await loop.create_server(connection, options.host, options.port, backlog=BACKLOG)
+        sweep = loop.create_task(dispatcher.sweep(SWEEP_SECONDS))
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            await dispatcher.drain(dispatcher.settings.grace_seconds)
+            sweep.cancel()
+    finally:
+        await runner.cleanup()
+
+
+async def run(settings: Settings, options: Options) -> None:
+    """Serve until SIGTERM or SIGINT; `StartError` where that cannot begin."""
+    dispatcher = Dispatcher(settings, await asyncio.to_thread(load_clients, settings), Metrics())
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    synced = asyncio.Event()
+
+    def publish(table: RouteTable) -> None:
+        dispatcher.replace_table(table)
+        synced.set()
+        log.info("route table: %s; not ready: %s", _names(table.routes), _names(table.unready))
+
+    def ready() -> str | None:
+        if stop.is_set():
+            return "stopping"
+        return None if synced.is_set() else "no route table yet"
+
+    async with contextlib.AsyncExitStack() as stack:
+        source = await _source(settings, options, publish, stack)
+        port = await stack.enter_async_context(serving(dispatcher, options, ready=ready))
+        background = [asyncio.create_task(follow_clients(dispatcher))]
+        if source is not None:
+            background.append(asyncio.create_task(source.run()))
+        log.info("started on port %d, health and metrics on %d", port, options.health_port)
+        await _until(stop, background)
+        log.info("stopping: %d connections open", len(dispatcher.connections))
+    log.info("stopped")
+
+
+async def _source(
+    settings: Settings, options: Options, publish: Callable[[RouteTable], None], stack: contextlib.AsyncExitStack
+) -> TableWatch | None:
+    if options.table is not None:
+        publish(await asyncio.to_thread(table_file.load, options.table))
+        return None
+    key = await asyncio.to_thread(load_engine_key, settings.namespace_key_file)
+    cluster = await stack.enter_async_context(connect(user_agent="largeforge-router"))
+    return TableWatch(cluster, settings.namespace, engine_key=key, publish=publish)
+
+
+async def _until(stop: asyncio.Event, background: list[asyncio.Task[None]]) -> None:
+    """Wait for *stop*; a background task that ends before is a fault, and raised."""
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopped, *background], return_when=asyncio.FIRST_COMPLETED)
+    failed = [task for task in background if task.done()]
+    for task in (stopped, *background):
+        task.cancel()
+    await asyncio.gather(stopped, *background, return_exceptions=True)
+    for task in failed:
+        task.result()
+
+
+def _names(found: Iterable[str]) -> str:
+    return ", ".join(sorted(found)) or "none"

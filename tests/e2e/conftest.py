@@ -1,0 +1,33 @@
+"""The example, applied to the real cluster once; every test looks at what came of it as a user would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from openai import OpenAI
+
+from dev import demo, training
+from dev.install import api_key, base_url
+from dev.kubectl import kubectl
+from dev.testing import E2E_NAMESPACE
+from tests.e2e.chain import Chain
+
+KINDS = "experts,finetunejobs,inferenceservices"
+
+
+@pytest.fixture(scope="session")
+def namespace() -> Iterator[str]:
+    kubectl("delete", KINDS, "--all", "--wait", "--timeout=60s", namespace=E2E_NAMESPACE)
+    yield E2E_NAMESPACE
+    kubectl("delete", KINDS, "--all", "--wait=false", namespace=E2E_NAMESPACE)
+
+
+@pytest.fixture(scope="session")
+def chain(namespace: str) -> Iterator[Chain]:
+    """The demo's path, without its words."""
+    demo.apply_example(namespace)
+    job = training.watch(demo.JOB, namespace=namespace, seconds=600)
+    demo.await_experts(namespace)
+    with OpenAI(base_url=base_url(namespace), api_key=api_key(namespace), max_retries=0, timeout=60) as client:
+        yield Chain(job, client)

@@ -1,0 +1,91 @@
+"""The documents say what is there: every reason, every field, manifests that are valid, links that lead somewhere."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dev import reference
+from dev.paths import REPO
+from largeforge.api import crds
+from largeforge.api.names import API_VERSION, Reason
+
+PAGES = [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md"), *(REPO / "examples").rglob("*.md")]
+MODELS = {kind.name: kind.model for kind in crds.KINDS}
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def manifests() -> Iterator[Any]:
+    for page in PAGES:
+        for block in blocks(page, "yaml"):
+            for document in yaml.safe_load_all(block):
+                if isinstance(document, dict) and document.get("apiVersion") == API_VERSION:
+                    name = document["metadata"]["name"]
+                    yield pytest.param(document, id=f"{page.relative_to(REPO)}:{document['kind']}/{name}")
+
+
+def unknown_fields(written: Any, schema: dict[str, Any], path: str) -> list[str]:
+    """Paths of *written* that *schema* does not have; the models read leniently and would not say."""
+    if isinstance(written, list):
+        return [u for each in written for u in unknown_fields(each, schema["items"], f"{path}[]")]
+    if not isinstance(written, dict) or "properties" not in schema:
+        return []
+    known = schema["properties"]
+    unknown = [f"{path}.{key}" for key in written if key not in known]
+    return unknown + [u for k, v in written.items() if k in known for u in unknown_fields(v, known[k], f"{path}.{k}")]
+
+
+def test_the_reference_is_current() -> None:
+    assert reference.REFERENCE.read_text() == reference.render(), "run: make generate"
+
+
+def test_each_reason_has_one_entry_and_each_entry_a_reason() -> None:
+    constants = sorted({value for name, value in vars(Reason).items() if name.isupper()})
+    page = (REPO / "docs" / "troubleshooting.md").read_text()
+    assert sorted(re.findall(r"^### `(\w+)`$", page, re.MULTILINE)) == constants
+
+
+def test_each_entry_says_what_to_do() -> None:
+    page = (REPO / "docs" / "troubleshooting.md").read_text()
+    entries = re.split(r"^##+ ", page, flags=re.MULTILINE)
+    silent = [e.partition("\n")[0] for e in entries if e.startswith("`") and "What to do:" not in " ".join(e.split())]
+    assert silent == []
+
+
+@pytest.mark.parametrize("manifest", list(manifests()))
+def test_a_manifest_in_a_page_is_valid(manifest: dict[str, Any]) -> None:
+    kind = next(k for k in crds.KINDS if k.name == manifest["kind"])
+    schema = crds.crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    MODELS[kind.name].model_validate(manifest)
+    assert unknown_fields(manifest["spec"], schema["spec"], "spec") == []
+
+
+def test_the_first_manifest_of_the_readme_has_ten_lines() -> None:
+    assert len(blocks(REPO / "README.md", "yaml")[0].splitlines()) == 10
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_each_link_leads_to_a_file(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_each_make_target_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text()
+    code = [*blocks(page, "sh"), *re.findall(r"`(make [^`]+)`", text)]
+    named = {
+        word
+        for each in code
+        for call in re.findall(r"^make ([^#\n]*)|\(make ([^)]*)\)", each, re.MULTILINE)
+        for word in " ".join(call).split()
+        if re.fullmatch(r"[a-z][a-z0-9-]*", word)
+    }
+    assert named <= TARGETS

@@ -1,0 +1,99 @@
+"""A `Cluster` in a dict: what was written is there, nothing else happens."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+from largeforge.kube.client import written
+from largeforge.kube.cluster import Conflict, Invalid
+from largeforge.resources.owner import controller_uid
+
+
+class Killed(BaseException):
+    """The operator was killed at this write."""
+
+
+def merged(old, new):
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old | {k: merged(old.get(k), v) for k, v in new.items()}
+    return copy.deepcopy(new)
+
+
+class FakeCluster:
+    def __init__(self, *objects, kill_at=None):
+        self.objects = {}
+        self.writes = []
+        self.kill_at = kill_at
+        self.refuse = None
+        self._numbers = itertools.count(1)
+        for manifest in objects:
+            self._put(manifest)
+
+    def put(self, manifest):
+        """What somebody else writes."""
+        return self._put(manifest)
+
+    def drop(self, resource, namespace, name):
+        return self.objects.pop((resource.plural, namespace, name))
+
+    def all(self, resource):
+        return [copy.deepcopy(m) for (plural, _, _), m in self.objects.items() if plural == resource.plural]
+
+    async def get(self, resource, namespace, name):
+        return copy.deepcopy(self.objects.get((resource.plural, namespace, name)))
+
+    async def list(self, resource, namespace, *, labels=None):
+        return [
+            m
+            for m in self.all(resource)
+            if m["metadata"]["namespace"] == namespace
+            and (labels or {}).items() <= m["metadata"].get("labels", {}).items()
+        ]
+
+    async def apply(self, manifest, *, manager="largeforge", force=True):
+        self._write("apply", manifest)
+        key = self._key(manifest)
+        new = merged(self.objects.get(key, {}), manifest)
+        return self._put(new) if new != self.objects.get(key) else copy.deepcopy(new)
+
+    async def create_once(self, manifest):
+        self._write("create", manifest)
+        existing = self.objects.get(self._key(manifest))
+        if existing is None:
+            return self._put(manifest)
+        if controller_uid(existing) != controller_uid(manifest):
+            raise Conflict(manifest["metadata"]["name"])
+        return None
+
+    async def delete(self, resource, namespace, name, *, uid):
+        self._write("delete", {"kind": resource.plural, "metadata": {"name": name}})
+        found = self.objects.get((resource.plural, namespace, name))
+        if found and found["metadata"]["uid"] == uid:
+            del self.objects[resource.plural, namespace, name]
+
+    async def patch_status(self, manifest):
+        self._write("status", manifest)
+        found = self.objects.get(self._key(manifest))
+        if found:
+            self._put(found | {"status": copy.deepcopy(manifest["status"])})
+
+    def _key(self, manifest):
+        return written(manifest).plural, manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+
+    def _put(self, manifest):
+        plural = "pods" if manifest["kind"] == "Pod" else None
+        plural = plural or ("persistentvolumeclaims" if manifest["kind"] == "PersistentVolumeClaim" else None)
+        metadata = manifest["metadata"]
+        key = (plural or written(manifest).plural, metadata["namespace"], metadata["name"])
+        number = str(next(self._numbers))
+        metadata = {"uid": f"uid-{number}", "generation": 1} | metadata | {"resourceVersion": number}
+        self.objects[key] = copy.deepcopy(manifest) | {"metadata": copy.deepcopy(metadata)}
+        return copy.deepcopy(self.objects[key])
+
+    def _write(self, verb, manifest):
+        if self.kill_at is not None and len(self.writes) == self.kill_at:
+            raise Killed
+        if self.refuse == (verb, manifest["kind"]):
+            raise Invalid("spec.template.spec.affinity: unknown field")
+        self.writes.append((verb, manifest["kind"], manifest["metadata"]["name"]))
