@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -12,6 +13,8 @@ from typing import Any, Protocol, cast
 from dev.steps import StepError
 
 CHOICE = "LARGEFORGE_CLUSTER"
+KINDS = ("local", "kind")
+"""Modules of this package; the first is the default."""
 
 
 class Cluster(Protocol):
@@ -47,16 +50,11 @@ class Cluster(Protocol):
 
 def chosen() -> Cluster:
     """The cluster that the environment asks for."""
-    name = os.environ.get(CHOICE, "") or "local"
-    if name == "local":
-        from dev.cluster import local
-
-        return cast("Cluster", local)
-    if name == "kind":
-        from dev.cluster import kind
-
-        return cast("Cluster", kind)
-    raise StepError(f"{CHOICE}={name} is no cluster", remedy=f"set {CHOICE} to local or kind")
+    name = os.environ.get(CHOICE, "") or KINDS[0]
+    if name not in KINDS:
+        raise StepError(f"{CHOICE}={name} is no cluster", remedy=f"set {CHOICE} to {' or '.join(KINDS)}")
+    # Imported by name: the choice is made at run time, and the other one's imports are not needed.
+    return cast("Cluster", importlib.import_module(f"dev.cluster.{name}"))
 
 
 def up() -> None:

@@ -42,7 +42,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0 if found["ready"] else 1
     if arguments.command == "up":
         cluster.up()
-        print(f"the cluster is ready after {time.monotonic() - started:.1f} s: export KUBECONFIG={cluster.kubeconfig()}")
+        seconds = time.monotonic() - started
+        print(f"the cluster is ready after {seconds:.1f} s: export KUBECONFIG={cluster.kubeconfig()}")
     elif arguments.command == "stop":
         cluster.stop()
     elif arguments.command == "down":

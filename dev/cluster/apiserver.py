@@ -49,8 +49,11 @@ def api_server() -> Iterator[Path]:
         ensure_certificates(paths.pki, who, server=f"https://{LOOPBACK}:{api_port}")
         processes: list[subprocess.Popen[bytes]] = []
         try:
-            processes.append(_start(paths, "etcd", etcd_flags(paths, port=etcd_port, peer_port=peer_port)))
-            processes.append(_start(paths, "kube-apiserver", apiserver_flags(paths, port=api_port, etcd_port=etcd_port)))
+            for name, arguments in (
+                ("etcd", etcd_flags(paths, port=etcd_port, peer_port=peer_port)),
+                ("kube-apiserver", apiserver_flags(paths, port=api_port, etcd_port=etcd_port)),
+            ):
+                processes.append(_start(paths, name, arguments))
             _wait(paths, Api(paths, host=LOOPBACK, port=api_port), processes)
             yield paths.client_kubeconfig("admin")
         finally:
@@ -117,7 +120,8 @@ def _wait(paths: Layout, api: Api, processes: list[subprocess.Popen[bytes]]) -> 
         except OSError as error:
             ended = any(process.poll() is not None for process in processes)
             if ended or time.monotonic() > deadline:
-                raise StepError(f"the API server does not answer: {error}\n{_logs(paths)}", remedy="see above") from error
+                message = f"the API server does not answer: {error}\n{_logs(paths)}"
+                raise StepError(message, remedy="see the logs above; is there memory left?") from error
             time.sleep(POLL_SECONDS)
         else:
             return

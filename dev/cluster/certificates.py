@@ -63,9 +63,9 @@ def identities(*, node: str, node_address: str, service_address: str, cluster_do
 
 
 def ensure_certificates(folder: Path, wanted: Sequence[Identity], *, server: str) -> None:
-    """Make *folder* with two CAs, *wanted*, the service accounts' key and kubeconfigs for *server*; whole or not at all.
+    """Make *folder*: two CAs, *wanted*, the service accounts' key, kubeconfigs for *server*.
 
-    A folder that exists is kept: running pods trust its CA.
+    It appears when it is whole; one that exists is kept, because running pods trust its CA.
     """
     if folder.is_dir():
         return

@@ -25,10 +25,10 @@ class Component:
     name: str
     command: list[str]
     needs: tuple[str, ...] = ()
-    """What must be there before it starts: `https://…` that says 200, `tcp:HOST:PORT`, `unix:PATH`, or an existing `file:PATH`."""
+    """What must be there before it starts; see `dev.cluster.supervisor.answers`."""
 
 
-def components(paths: Layout, programs: Path) -> list[Component]:
+def components(paths: Layout, programs: Path, *, python: str = sys.executable) -> list[Component]:
     """The node's processes, in the order of their start; *programs* is the folder of the binaries."""
     config = paths.config
     api = f"127.0.0.1:{layout.API_PORT}"
@@ -66,7 +66,7 @@ def components(paths: Layout, programs: Path) -> list[Component]:
         ),
         Component(
             name="fake-gpus",
-            command=[sys.executable, "-m", "dev.cluster.gpus", str(paths.root)],
+            command=[python, "-m", "dev.cluster.gpus", str(paths.root)],
             needs=(*needs_api, f"file:{paths.fake_gpus}"),
         ),
     ]

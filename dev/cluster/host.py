@@ -1,4 +1,4 @@
-"""What the node leaves on the machine, outside its namespaces: a link, cgroups, kernel settings. Made here, removed here."""
+"""What the node has on the machine, outside its namespaces: a link, cgroups, kernel settings. Made and removed here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETTINGS = layout.RUN / "settings.json"
 CNI_CACHE = Path("/var/lib/cni")
 KUBELET = Path("/var/lib/kubelet")
 MOUNT_POINTS = (CNI_CACHE, KUBELET)
-"""Fixed paths of the CNI library and the kubelet: in the node something is mounted there, on the machine they are empty."""
+"""Fixed paths of the CNI library and the kubelet: the node mounts something there, on the machine they are empty."""
 
 KERNEL = Path("/proc/sys")
 KUBELET_SETTINGS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
@@ -62,9 +62,9 @@ def remove_cgroups() -> None:
     deadline = time.monotonic() + CGROUP_REMOVAL_SECONDS
     while left := [folder for hierarchy in _hierarchies() if (folder := hierarchy / layout.CGROUP).is_dir()]:
         for top in left:
-            for folder, _, _ in os.walk(top, topdown=False):
+            for below, _, _ in os.walk(top, topdown=False):
                 with suppress(OSError):
-                    Path(folder).rmdir()
+                    Path(below).rmdir()
         if time.monotonic() > deadline:
             raise StepError(
                 f"cgroups are still in use: {', '.join(map(str, left))}",

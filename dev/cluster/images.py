@@ -95,6 +95,10 @@ def import_archive(tar: Path, *, paths: Layout | None = None) -> None:
     manifest in `index.json`.
     """
     _ctr(paths, "images", "import", str(tar), remedy=f"see whether the cluster runs, and whether {tar} is whole")
+    # The kubelet's collection is off, and what a moved tag leaves may be gigabytes. Running containers keep theirs.
+    left = untagged(references(paths=paths))
+    if left:
+        _ctr(paths, "images", "remove", *left)
 
 
 def content_digests(*, paths: Layout | None = None) -> set[str]:
@@ -102,18 +106,25 @@ def content_digests(*, paths: Layout | None = None) -> set[str]:
     return set(_ctr(paths, "content", "list", "--quiet").split())
 
 
-def references(*, paths: Layout | None = None) -> set[str]:
-    """The names of all images in containerd."""
-    return set(_ctr(paths, "images", "list", "--quiet").split())
+def references(*, paths: Layout | None = None) -> dict[str, str]:
+    """The names of all images in containerd, each with the `sha256:…` of its manifest."""
+    return parse_image_list(_ctr(paths, "images", "list"))
+
+
+def parse_image_list(text: str) -> dict[str, str]:
+    """Name and digest of each line of `ctr images list`: REF TYPE DIGEST SIZE PLATFORMS LABELS."""
+    return {fields[0]: fields[2] for line in text.splitlines()[1:] if len(fields := line.split()) > 2}
+
+
+def untagged(found: Mapping[str, str]) -> list[str]:
+    """Those of *found* that are named by a digest only, since their tag has moved on."""
+    tagged = {digest for name, digest in found.items() if not name.startswith("sha256:")}
+    return sorted(name for name, digest in found.items() if name.startswith("sha256:") and digest not in tagged)
 
 
 def image_digest(reference: str, *, paths: Layout | None = None) -> str | None:
     """`sha256:…` of the manifest that *reference* leads to in containerd."""
-    for line in _ctr(paths, "images", "list", f"name=={reference}").splitlines()[1:]:
-        name, _, digest = line.split()[:3]
-        if name == reference:
-            return digest
-    return None
+    return references(paths=paths).get(reference)
 
 
 def has_image(reference: str, *, paths: Layout | None = None) -> bool:
@@ -121,15 +132,10 @@ def has_image(reference: str, *, paths: Layout | None = None) -> bool:
     return image_digest(reference, paths=paths) is not None
 
 
-def remove_image(reference: str, *, paths: Layout | None = None) -> None:
-    """Forget *reference*; what nothing else uses of it is freed."""
-    _ctr(paths, "images", "remove", "--sync", reference)
-
-
 def _ctr(paths: Layout | None, *arguments: str, remedy: str = "") -> str:
     socket = (paths or Layout(CLUSTER)).containerd_socket
     return run(
-        *(programs.program("ctr"), "--address", socket, "--namespace", NAMESPACE, *arguments),
+        *(str(programs.program("ctr")), "--address", str(socket), "--namespace", NAMESPACE, *arguments),
         remedy=remedy or "see whether the cluster runs: python -m dev.cluster status",
     )
 

@@ -1,4 +1,4 @@
-"""The cluster as `kind` makes it, where a Docker engine runs. Rendered and unit-tested; not run in this project's tests."""
+"""The cluster as `kind` makes it, where a Docker engine runs: unit-tested, but not run in this project's tests."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def up() -> None:
 
 
 def stop() -> None:
-    """kind has no such thing that keeps a cluster's addresses: refuse rather than remove."""
+    """Refuse: kind cannot stop a cluster and keep its addresses."""
     raise StepError("a kind cluster cannot be stopped", remedy="remove it: python -m dev.cluster down")
 
 

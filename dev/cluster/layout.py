@@ -38,14 +38,17 @@ class Layout:
 
     @property
     def kubeconfig(self) -> Path:
+        """The administrator's."""
         return self.root / "kubeconfig"
 
     @property
     def pki(self) -> Path:
+        """Certificates, keys, and the kubeconfigs of the components."""
         return self.root / "pki"
 
     @property
     def config(self) -> Path:
+        """The components' files, of `components.config_files`."""
         return self.root / "config"
 
     @property
@@ -55,26 +58,32 @@ class Layout:
 
     @property
     def pod_logs(self) -> Path:
+        """What is /var/log in the node."""
         return self.root / "var-log"
 
     @property
     def containerd_socket(self) -> Path:
+        """Where `ctr` and the kubelet find containerd."""
         return self.root / "containerd.sock"
 
     @property
     def etcd(self) -> Path:
+        """The API's objects."""
         return self.root / "etcd"
 
     @property
     def containerd(self) -> Path:
+        """Images and containers' file systems."""
         return self.root / "containerd"
 
     @property
     def kubelet(self) -> Path:
+        """What is /var/lib/kubelet in the node."""
         return self.root / "kubelet"
 
     @property
     def cni(self) -> Path:
+        """Which pod has which address."""
         return self.root / "cni"
 
     @property
@@ -98,10 +107,13 @@ class Layout:
         return self.root / "supervisor.json"
 
     def certificate(self, name: str) -> Path:
+        """Of *name*, as in `certificates.identities`."""
         return self.pki / f"{name}.crt"
 
     def key(self, name: str) -> Path:
+        """The private key of *name*."""
         return self.pki / f"{name}.key"
 
     def client_kubeconfig(self, name: str) -> Path:
+        """The kubeconfig of *name*."""
         return self.pki / f"{name}.kubeconfig"

@@ -17,14 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dev.cluster import host, images, layout, manifests, programs
+from dev.cluster import host, images, layout, manifests, probes, programs
 from dev.cluster.api import Api
 from dev.cluster.components import components, config_files
-from dev.cluster.gpus import NODE_PATH, gpu_patch
-from dev.cluster.layout import Layout
+from dev.cluster.probes import PATHS
 from dev.cluster.processes import NodeProcess
 from dev.cluster.programs import BIN
-from dev.cluster.readiness import deployment_has_settled, node_is_ready, pod_is_ready
 from dev.cluster.supervisor import answers
 from dev.packages import ensure_packages
 from dev.paths import CACHE, CLUSTER, REPO
@@ -41,7 +39,6 @@ PACKAGES = (
     "nftables",
     "runc",
 )
-PATHS = Layout(CLUSTER)
 FAKE_GPUS = "LARGEFORGE_FAKE_GPUS"
 
 START_SECONDS = 180.0
@@ -53,12 +50,12 @@ POLL_SECONDS = 0.2
 def up() -> None:
     """Make the cluster run and be ready; nothing is done when it is.
 
-    A run that was killed is taken up where it stopped; a cluster of another configuration is started again on its state.
+    A run that was killed is taken up where it stopped; a node of another configuration is started again on its state.
     """
     fingerprint = _fingerprint()
     if _is_complete(fingerprint):
         _set_fake_gpus()
-        _await("the fake GPUs", _gpus_are_advertised)
+        _await("the fake GPUs", probes.gpus_are_advertised)
         return
     _check_machine()
     with _lock():
@@ -71,24 +68,26 @@ def up() -> None:
             _await("containerd", lambda: answers(f"unix:{PATHS.containerd_socket}"))
             _import_base_images()
         with step("wait for the API server", remedy=_remedy()):
-            _await("the API server", _api_is_ready)
+            _await("the API server", probes.api_answers)
         with step("apply DNS and storage, wait for the node", remedy=_remedy()):
             _apply(manifests.manifests(PATHS))
-            _await("the node", _node_is_ready)
-            _await("DNS and storage", _pods_are_ready)
-            _await("the fake GPUs", _gpus_are_advertised)
+            _await("the node", probes.node_is_up)
+            _await("DNS and storage", probes.own_pods_are_up)
+            _await("the fake GPUs", probes.gpus_are_advertised)
         PATHS.complete.write_text(fingerprint)
 
 
 def stop() -> None:
     """End every process of the cluster and undo what it did to the machine; its state stays for the next `up`."""
     with _lock():
+        _tell_whose_pods_end()
         _stop()
 
 
 def down() -> None:
-    """`stop`, and remove the state: objects, volumes, images in containerd. Programs and images elsewhere stay cached."""
+    """`stop`, and remove the state: objects, volumes, images in containerd. Cached programs and built images stay."""
     with _lock():
+        _tell_whose_pods_end()
         _stop()
         with step(f"remove {CLUSTER}", remedy=f"see what holds files in {CLUSTER}, then run this again"):
             host.unmount_below(CLUSTER)
@@ -98,11 +97,11 @@ def down() -> None:
 
 def status() -> dict[str, Any]:
     """What runs, for people and programs."""
-    process = _own_node()
+    process = probes.own_node()
     result: dict[str, Any] = {
         "cluster": "local",
         "running": process is not None,
-        "ready": process is not None and _node_is_ready(),
+        "ready": process is not None and probes.node_is_up(),
         "complete": _is_complete(_fingerprint()),
         "kubeconfig": str(PATHS.kubeconfig),
         "nodeAddress": layout.NODE_ADDRESS,
@@ -143,10 +142,10 @@ def clean_environment() -> dict[str, str]:
 
 
 def _fingerprint() -> str:
-    """Of everything that a running cluster is made from."""
+    """Of everything that a running cluster is made from; the same in every checkout of the same version."""
     described = {
         "programs": {name: program.version for name, program in programs.ALL.items()},
-        "components": [asdict(component) for component in components(PATHS, BIN)],
+        "components": [asdict(component) for component in components(PATHS, BIN, python="python")],
         "files": config_files(PATHS),
         "manifests": manifests.manifests(PATHS),
     }
@@ -154,14 +153,14 @@ def _fingerprint() -> str:
 
 
 def _is_complete(fingerprint: str) -> bool:
-    process = _own_node()
+    process = probes.own_node()
     return (
         process is not None
         and process.fingerprint == fingerprint
         and PATHS.complete.exists()
         and PATHS.complete.read_text() == fingerprint
-        and _node_is_ready()
-        and _pods_are_ready()
+        and probes.node_is_up()
+        and probes.own_pods_are_up()
     )
 
 
@@ -174,18 +173,7 @@ def _check_machine() -> None:
         )
     if any(CLUSTER.is_relative_to(hidden) for hidden in ("/proc", "/run", "/var/log", "/var/run", *host.MOUNT_POINTS)):
         raise StepError(f"{CLUSTER} would be hidden in the node", remedy="set LARGEFORGE_CACHE to another path")
-    _own_node()
-
-
-def _own_node() -> NodeProcess | None:
-    """The running node; an error if it belongs to another cache, because a machine has room for one."""
-    process = NodeProcess.read()
-    if process is not None and process.root != str(CLUSTER):
-        raise StepError(
-            f"a cluster with its state in {process.root} runs on this machine",
-            remedy=f"stop it: LARGEFORGE_CACHE={Path(process.root).parent} python -m dev.cluster stop",
-        )
-    return process
+    probes.own_node()
 
 
 def _prepare() -> None:
@@ -217,28 +205,13 @@ def _set_fake_gpus() -> None:
         return
     if not wanted.isdecimal():
         raise StepError(f"{FAKE_GPUS}={wanted} is not a number", remedy=f"set {FAKE_GPUS} to a number, 0 for none")
-    if _fake_gpus() != int(wanted):
+    if probes.fake_gpus() != int(wanted):
         # One write of a few bytes: its reader in the node sees all of it or, for once, nothing.
         PATHS.fake_gpus.write_text(wanted)
 
 
-def _fake_gpus() -> int | None:
-    try:
-        return int(PATHS.fake_gpus.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _gpus_are_advertised() -> bool:
-    wanted = _fake_gpus()
-    try:
-        return wanted is None or not gpu_patch(Api(PATHS).call("GET", NODE_PATH), wanted=wanted)
-    except OSError:
-        return False
-
-
 def _start(fingerprint: str) -> None:
-    process = _own_node()
+    process = probes.own_node()
     if process is not None and process.fingerprint == fingerprint:
         return
     if process is not None:
@@ -260,10 +233,23 @@ def _start(fingerprint: str) -> None:
         _await("the node's first process", lambda: PATHS.supervisor.exists() or launched.poll() is not None)
         if launched.poll() is not None:
             raise StepError(f"the node ended at once:\n{_tail(log)}", remedy=_remedy())
+        launched.returncode = 0  # it outlives this process on purpose: Popen need not warn of it
+
+
+def _tell_whose_pods_end() -> None:
+    """Name the namespaces with pods: the cluster may have other users than the one who ends it."""
+    try:
+        pods = Api(PATHS).call("GET", "/api/v1/pods")["items"] if probes.own_node() else []
+    except OSError:
+        return  # it does not answer, and ending it is the remedy
+    ours = {"kube-system", manifests.STORAGE_NAMESPACE}
+    others = sorted({pod["metadata"]["namespace"] for pod in pods} - ours)
+    if others:
+        print(f"    this ends the pods in {', '.join(others)}", flush=True)
 
 
 def _stop() -> None:
-    process = _own_node()
+    process = probes.own_node()
     if process is not None:
         with step("stop the node"):
             process.stop()
@@ -293,41 +279,6 @@ def _apply(objects: list[dict[str, Any]]) -> None:
         stdin=text,
         env=clean_environment(),
         remedy=_remedy(),
-    )
-
-
-def _api_is_ready() -> bool:
-    try:
-        # Its answer is the word «ok», which is no JSON: list something instead.
-        Api(PATHS).call("GET", "/api/v1/namespaces/kube-system")
-    except OSError:
-        return False
-    return True
-
-
-def _node_is_ready() -> bool:
-    process = _own_node()
-    try:
-        node = Api(PATHS).call("GET", f"/api/v1/nodes/{layout.NODE}")
-    except OSError:
-        return False
-    return process is not None and node_is_ready(node, since=process.started_at())
-
-
-def _pods_are_ready() -> bool:
-    process = _own_node()
-    query = f"labelSelector={manifests.OURS}"
-    try:
-        deployments = Api(PATHS).call("GET", f"/apis/apps/v1/deployments?{query}")["items"]
-        pods = Api(PATHS).call("GET", f"/api/v1/pods?{query}")["items"]
-    except OSError:
-        return False
-    wanted = sum(manifest["kind"] == "Deployment" for manifest in manifests.manifests(PATHS))
-    return (
-        process is not None
-        and len(deployments) == wanted
-        and all(deployment_has_settled(deployment) for deployment in deployments)
-        and all(pod_is_ready(pod, since=process.started_at()) for pod in pods)
     )
 
 

@@ -47,6 +47,7 @@ set -eu
 rm -rf "$VOL_DIR"
 """
 
+PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 RESTRICTED: Manifest = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -106,7 +107,7 @@ def dns() -> list[Manifest]:
             "Service",
             "kube-dns",
             namespace,
-            labels=labels,
+            metadata={"labels": labels},
             spec={"selector": labels, "clusterIP": layout.DNS_ADDRESS, "ports": ports},
         ),
     ]
@@ -154,7 +155,7 @@ def storage(paths: Layout) -> list[Manifest]:
     rules = [_rule("", ["pods"], every)]
     return [
         # The pods that make and remove a volume's folder need the node's file system.
-        _object("v1", "Namespace", STORAGE_NAMESPACE, labels={"pod-security.kubernetes.io/enforce": "privileged"}),
+        _object("v1", "Namespace", STORAGE_NAMESPACE, metadata={"labels": PRIVILEGED}),
         _object("v1", "ServiceAccount", PROVISIONER, STORAGE_NAMESPACE),
         _object("rbac.authorization.k8s.io/v1", "Role", PROVISIONER, STORAGE_NAMESPACE, rules=rules),
         _binding(PROVISIONER, namespace=STORAGE_NAMESPACE),
@@ -166,7 +167,9 @@ def storage(paths: Layout) -> list[Manifest]:
             "storage.k8s.io/v1",
             "StorageClass",
             STORAGE_CLASS,
-            annotations={"storageclass.kubernetes.io/is-default-class": "true", "defaultVolumeType": "local"},
+            metadata={
+                "annotations": {"storageclass.kubernetes.io/is-default-class": "true", "defaultVolumeType": "local"}
+            },
             provisioner="rancher.io/local-path",
             volumeBindingMode="WaitForFirstConsumer",
             reclaimPolicy="Delete",
@@ -186,15 +189,14 @@ def _object(
     name: str,
     namespace: str | None = None,
     *,
-    labels: dict[str, str] | None = None,
-    annotations: dict[str, str] | None = None,
+    metadata: Manifest | None = None,
     **content: Any,
 ) -> Manifest:
-    metadata = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations}
+    place = {"namespace": namespace} if namespace else {}
     return {
         "apiVersion": api_version,
         "kind": kind,
-        "metadata": {key: value for key, value in metadata.items() if value is not None},
+        "metadata": {"name": name, **place, **(metadata or {})},
         **content,
     }
 
@@ -212,7 +214,7 @@ def _deployment(
         "selector": {"matchLabels": labels},
         "template": template,
     }
-    return _object("apps/v1", "Deployment", name, namespace, labels={**labels, OURS: name}, spec=spec)
+    return _object("apps/v1", "Deployment", name, namespace, metadata={"labels": {**labels, OURS: name}}, spec=spec)
 
 
 def _rule(group: str, resources: list[str], verbs: list[str]) -> Manifest:

@@ -46,11 +46,13 @@ class NodeProcess:
         return found if found.alive() else None
 
     def write(self) -> None:
+        """Tell others of it, until the machine restarts."""
         new = NODE_FILE.with_name(f".{NODE_FILE.name}.new")
         new.write_text(json.dumps(asdict(self)))
         new.rename(NODE_FILE)
 
     def alive(self) -> bool:
+        """Whether this very process still runs."""
         return self.boot == boot_id() and start_ticks(self.pid) == self.started
 
     def started_at(self) -> datetime:

@@ -47,6 +47,7 @@ class Program:
 
     @property
     def path(self) -> Path:
+        """Where it is kept once built."""
         return PROGRAMS / f"{self.name}-{self.version}"
 
     def build_command(self, go: str, output: Path) -> list[str]:

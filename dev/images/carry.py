@@ -69,6 +69,8 @@ def _carry(reference: str, layers: Sequence[dict[str, Any]], known: set[str]) ->
     with tempfile.TemporaryDirectory(dir=storage.SCRATCH, prefix="carry.") as folder:
         image = Path(folder, "image")
         image.mkdir()
+        # Buildah writes into a folder that is not empty only where this says that the folder is one of its own.
+        (image / "version").write_text("Directory Transport Version: 1.1\n")
         for layer in layers:
             if layer["digest"] in known:
                 blob = image / _hex(layer["digest"])

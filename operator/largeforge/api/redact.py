@@ -10,16 +10,16 @@ _SECRETS = (
     # The user part and the query of a URL.
     (re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE), r"\1***@"),
     (re.compile(r"([a-z][a-z0-9+.-]*://[^\s?#]+)\?[^\s'\"]+", re.IGNORECASE), r"\1?***"),
-    (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
     # `token=…`, `"api_key": "…"`, `password: …`
     (
         re.compile(
-            r"\b([\w-]*(?:token|secret|password|passwd|api[_-]?key|authorization)[\w-]*[\"']?\s*[:=]\s*[\"']?)"
-            r"(?!\*\*\*)[^\s\"',;]{4,}",
+            r"\b([\w-]*(?:token|secret|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*[\"']?)"
+            r"(?:(?:bearer|basic)\s+)?(?!\*\*\*)[^\s\"',;]{4,}",
             re.IGNORECASE,
         ),
         r"\1***",
     ),
+    (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
     # Tokens known by their shape: Hugging Face, OpenAI, GitHub, GitLab, AWS, JWT.
     (re.compile(r"\b(?:hf_|sk-|gh[opsu]_|github_pat_|glpat-)[A-Za-z0-9_-]{12,}"), "***"),
     (re.compile(r"\bAKIA[0-9A-Z]{16}\b"), "***"),

@@ -60,6 +60,12 @@ def ending(job: Manifest, pods: Sequence[Manifest], *, run: RunRecord, output_ur
     return None
 
 
+def has_ended(job: Manifest) -> bool:
+    """Whether the Job's controller says that it is over."""
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(c["type"] in ("Complete", "Failed") and c.get("status") == "True" for c in conditions)
+
+
 def pause_before(attempt: int) -> timedelta:
     """How long after the last attempt the one of this number begins: doubling from `FIRST_PAUSE`."""
     doublings: int = max(min(attempt - 2, 10), 0)

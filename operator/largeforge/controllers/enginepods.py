@@ -52,7 +52,7 @@ def engine_pods(manifests: Iterable[Manifest]) -> tuple[EnginePod, ...]:
 
 def _engine_pod(manifest: Manifest) -> EnginePod:
     status = manifest.get("status", {})
-    container = next((c for c in status.get("containerStatuses", []) if c["name"] == CONTAINER), {})
+    container: dict[str, Any] = next((c for c in status.get("containerStatuses", []) if c["name"] == CONTAINER), {})
     address = status.get("podIP", "")
     ready = bool(address) and has_condition(manifest, "Ready")
     return EnginePod(

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from largeforge.api.expert import Expert, Lineage, Resolved
 from largeforge.api.finetunejob import ArtifactRecord, FineTuneJob
 from largeforge.api.inferenceservice import InferenceService
-from largeforge.api.meta import Condition
-from largeforge.api.names import ARTIFACT_RESOLVED, Reason
+from largeforge.api.meta import Condition, condition
+from largeforge.api.names import ARTIFACT_RESOLVED, COMPATIBLE, Reason
 from largeforge.api.uri import parse_pvc
 from largeforge.controllers.podstate import Problem
 from largeforge.resources.names import adapter_name
@@ -34,7 +34,11 @@ def resolve(expert: Expert, job: FineTuneJob | None) -> tuple[Resolved | None, L
         return resolved, lineage, _said("True", Reason.RESOLVED, f"{run}FineTuneJob {source.name!r}")
     if before is not None and lineage is not None and lineage.fine_tune_job == source.name:
         why = "which is gone" if job is None else "which has no complete run any more"
-        return before, lineage, _said("True", Reason.RESOLVED, f"run {lineage.run} of FineTuneJob {source.name!r}, {why}")
+        return (
+            before,
+            lineage,
+            _said("True", Reason.RESOLVED, f"run {lineage.run} of FineTuneJob {source.name!r}, {why}"),
+        )
     if job is None:
         said = f"spec.sourceRef: no FineTuneJob {source.name!r} in namespace {expert.metadata.namespace!r}"
         return before, lineage, _said("False", Reason.SOURCE_NOT_FOUND, said)
@@ -43,9 +47,7 @@ def resolve(expert: Expert, job: FineTuneJob | None) -> tuple[Resolved | None, L
 
 
 def _said(status: str, reason: str, message: str) -> Condition:
-    return Condition.model_validate(
-        {"type": ARTIFACT_RESOLVED, "status": status, "reason": reason, "message": message}
-    )
+    return Condition.model_validate({"type": ARTIFACT_RESOLVED, "status": status, "reason": reason, "message": message})
 
 
 def _model(expert: Expert) -> Resolved | None:
@@ -84,8 +86,11 @@ def mismatch(expert: Expert, resolved: Resolved, service: InferenceService) -> P
             f"made for {resolved.base}, but InferenceService {name!r} serves {spec.model.uri};"
             " name a service of that base in spec.inferenceServiceRef",
         )
-    if expert.spec.type == "Model":
-        return None
+    return None if expert.spec.type == "Model" else _adapter_mismatch(resolved, service)
+
+
+def _adapter_mismatch(resolved: Resolved, service: InferenceService) -> Problem | None:
+    spec, name = service.spec, service.metadata.name
     if spec.lora is None:
         said = f"InferenceService {name!r} takes no adapters; set its spec.lora.store"
         return Problem(Reason.NO_ADAPTER_STORE, said)
@@ -115,7 +120,7 @@ def path_in_store(resolved: Resolved, service: InferenceService) -> str | None:
 
 
 def without_slot(expert: Expert, siblings: Sequence[Expert], service: InferenceService) -> Problem | None:
-    """Why there is no slot: those that serve keep theirs, then the older ones get one; one slot stays free for swaps."""
+    """Why there is no slot: those that serve keep theirs, then older ones get one; one stays free for swaps."""
     if expert.spec.type == "Model" or service.spec.lora is None:
         return None
     room = service.spec.lora.slots - 1
@@ -131,6 +136,9 @@ def without_slot(expert: Expert, siblings: Sequence[Expert], service: InferenceS
 
 
 def _wants_slot(expert: Expert, resolved: Resolved, service: InferenceService) -> bool:
+    fits = condition(expert.status.conditions, COMPATIBLE)
+    if fits is not None and fits.reason == Reason.NAME_TAKEN:
+        return False
     return expert.spec.type == "Adapter" and mismatch(expert, resolved, service) is None
 
 

@@ -16,7 +16,7 @@ from largeforge.api.digest import run_digest
 from largeforge.api.finetunejob import FineTuneJob, FineTuneJobStatus, RunRecord
 from largeforge.api.meta import Condition
 from largeforge.api.names import ATTEMPT_LABEL, FINETUNEJOB_LABEL, PUBLISHED, RUN_LABEL, Reason
-from largeforge.controllers.attempts import Ending, ending, pause_before
+from largeforge.controllers.attempts import Ending, ending, has_ended, pause_before
 from largeforge.controllers.context import Context
 from largeforge.controllers.finetunejobstatus import Speaker
 from largeforge.controllers.plan import Deletion, Event, Plan, execute, read, report_unreadable
@@ -138,7 +138,7 @@ def decide(job: FineTuneJob, observed: Observed, *, settings: Settings, now: dat
         return _suspend(job, observed, speaker, current)
     if current is None:
         return _make_attempt(job, observed, speaker, settings=settings, now=now)
-    return Plan(delete=_outdated(observed, run), status=_progress(run, observed, speaker, current))
+    return Plan(delete=_leftovers(observed, run), status=_progress(run, observed, speaker, current))
 
 
 def _begin_run(job: FineTuneJob, observed: Observed, digest: str, *, now: datetime) -> Plan:
@@ -166,6 +166,7 @@ def _make_attempt(job: FineTuneJob, observed: Observed, speaker: Speaker, *, set
     if observed.missing is not None:
         return Plan(status=speaker.lacks_storage(observed.missing), again_after=STORAGE_SECONDS)
     return Plan(
+        delete=_leftovers(observed, run),
         apply=[run_config_map(job, run)],
         create=[training_job(job, run, image=settings.trainer_image, pull_policy=settings.image_pull_policy)],
         status=speaker.waits(run.attempt),
@@ -183,14 +184,17 @@ def _progress(run: RunRecord, observed: Observed, speaker: Speaker, current: Man
 
 
 def _suspend(job: FineTuneJob, observed: Observed, speaker: Speaker, current: Manifest | None) -> Plan:
-    """No Job while the user holds the run. The one that is stopped has used up its number, but counts for nothing."""
+    """No Job while the user holds the run. The attempt that is stopped has used up its number, but counts for nothing.
+
+    It is stopped in the next pass, once its number is.
+    """
     run = _run(job)
     if current is None:
-        return Plan(status=speaker.suspended(run))
+        return Plan(delete=_leftovers(observed, run), status=speaker.suspended(run))
     return Plan(
-        delete=[_deletion(j) for j in observed.jobs.values() if _alive(j)],
         events=[Event(Reason.SUSPENDED, f"attempt {run.attempt} of run {run.number} is stopped: spec.suspend is true")],
         status=speaker.suspended(_attempt(job, run, run.attempt + 1)),
+        again_after=0,
     )
 
 
@@ -262,9 +266,10 @@ def _complete(job: FineTuneJob, status: FineTuneJobStatus) -> Plan:
     )
 
 
-def _outdated(observed: Observed, run: RunRecord) -> list[Deletion]:
-    """Jobs of ours that nobody needs: of earlier runs, and of attempts before the last one."""
-    return [_deletion(j) for j in observed.jobs.values() if _alive(j) and _position(j) < (run.number, run.attempt - 1)]
+def _leftovers(observed: Observed, run: RunRecord) -> list[Deletion]:
+    """Jobs of ours beside the attempt's that go on, or that nobody needs: logs are kept of the last attempt only."""
+    others = (j for name, j in observed.jobs.items() if name != run.job_name and _alive(j))
+    return [_deletion(j) for j in others if not has_ended(j) or _position(j) < (run.number, run.attempt - 1)]
 
 
 def _position(job: Manifest) -> tuple[int, int]:

@@ -93,8 +93,8 @@ def register(registry: kopf.OperatorRegistry, queues: Mapping[Resource, WorkQueu
     """Let every event of our kinds and their children put keys on *queues*."""
     links = Links()
 
-    async def on_event(resource: Resource, body: kopf.Body, event: kopf.RawEvent, **_: Any) -> None:
-        for kind, key in wakes(resource, body, links, gone=event["type"] == "DELETED"):
+    async def on_event(watched: Resource, body: kopf.Body, event: kopf.RawEvent, **_: Any) -> None:
+        for kind, key in wakes(watched, body, links, gone=event["type"] == "DELETED"):
             queues[kind].add(key)
 
     for resource in (*CONTROLLERS, *CHILDREN):

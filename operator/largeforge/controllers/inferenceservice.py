@@ -104,10 +104,12 @@ def decide(service: InferenceService, observed: Observed, now: datetime, *, sett
     ]
     status, events = status_of(service, observed, rolled=rolled_out(observed.deployment, deployment), now=now)
     silent = any(pod.error for pod in status.pods)
-    waits_unseen = observed.missing is not None or foreign_child(service, observed) is not None
+    foreign = foreign_child(service, observed) is not None
+    waits_unseen = observed.missing is not None or foreign
+    lacks_key = not foreign and _lacks_key(observed, deployment)
     return Decision(
         plan=Plan(
-            create=[engine_key_secret(service, key=key)] if _lacks_key(observed, deployment) else [],
+            create=[engine_key_secret(service, key=key)] if lacks_key else [],
             apply=stale,
             events=events,
             status=status,
@@ -120,11 +122,11 @@ def decide(service: InferenceService, observed: Observed, now: datetime, *, sett
 
 def _lacks_key(observed: Observed, desired: Manifest) -> bool:
     """Whether the key's Secret may be missing: nobody here may look, so it is made before it is first named."""
-    seen = observed.deployment
-    named = None if seen is None else _secret_name(seen)
-    return named != _secret_name(desired) or any(
-        pod.problem is not None and pod.problem.reason == Reason.CONTAINER_CONFIG_ERROR for pod in observed.pods
-    )
+    seen, name = observed.deployment, _secret_name(desired)
+    if (None if seen is None else _secret_name(seen)) != name:
+        return True
+    held = [pod.problem for pod in observed.pods if pod.problem is not None]
+    return any(p.reason == Reason.CONTAINER_CONFIG_ERROR and f'"{name}"' in p.message for p in held)
 
 
 def _secret_name(deployment: Manifest) -> str | None:

@@ -122,8 +122,8 @@ def _placed_adapter(expert: Manifest, service: InferenceService) -> str | None:
 def _conditions(service: InferenceService, observed: Observed, *, ready: int, complete: bool) -> list[Condition]:
     """Ready, and Reconciling while replicas are missing."""
     desired = service.spec.replicas
-    namesake = next((e for e in observed.experts if e["metadata"]["name"] == service.metadata.name), None)
-    held_by = taken(service, namesake and ObjectMeta.model_validate(namesake["metadata"]))
+    names = (ObjectMeta.model_validate(e["metadata"]) for e in observed.experts)
+    held_by = taken(service, next((each for each in names if each.name == service.metadata.name), None))
     if held_by is not None:
         return [Condition(type=READY, status="False", reason=Reason.NAME_TAKEN, message=held_by)]
     if desired == 0:

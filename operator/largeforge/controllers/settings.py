@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
-
-from largeforge.api.model import StrictModel
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PREFIX = "LARGEFORGE_"
 MASTER_KEY_FILE = Path("/etc/largeforge/master/key")
 
 
-class Settings(StrictModel):
+class Settings(BaseModel):
     """What the chart decides. `docs/contracts.md` names the variables: `LARGEFORGE_` and the field in capitals."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     trainer_image: Annotated[str, Field(min_length=1)]
     """The image of training pods."""

@@ -185,7 +185,7 @@ def error(status: int, content: bytes) -> ClusterError:
         said: dict[str, Any] = json.loads(content)
     except ValueError:
         said = {}
-    message = str(said.get("message") or content[:200].decode(errors="replace") or f"HTTP {status}")
+    message = str(said.get("message") or content[:200].decode(errors="replace")).strip() or f"HTTP {status}"
     causes = {c.get("reason") for c in (said.get("details") or {}).get("causes", [])}
     kinds: dict[int, type[ClusterError]] = {400: Invalid, 404: Missing, 409: Conflict, 410: Expired, 422: Invalid}
     if status in kinds:

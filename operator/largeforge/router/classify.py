@@ -44,10 +44,12 @@ class Matcher:
         literals: dict[str, list[tuple[str, float]]] = {}
         for expert, patterns in sorted(experts.items()):
             for pattern in patterns:
-                folded = pattern.text.casefold().strip()
-                if folded:
-                    table = words if pattern.kind == "Word" else literals
-                    table.setdefault(folded, []).append((expert, pattern.weight))
+                folded = pattern.text.casefold()
+                if pattern.kind == "Word":
+                    words.setdefault(folded.strip(), []).append((expert, pattern.weight))
+                else:
+                    literals.setdefault(folded, []).append((expert, pattern.weight))
+        words.pop("", None)
         self._words = re.compile(rf"(?<!\w)(?=({_trie(words)})(?!\w))") if words else None
         self._literals = re.compile(f"(?=({_trie(literals)}))") if literals else None
         self._word_hits = {found: _covered(found, words, whole_words=True) for found in words}

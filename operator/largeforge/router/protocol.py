@@ -321,7 +321,7 @@ class ClientConnection(asyncio.Protocol):
         """The answer is complete."""
         self._running = None
         self._busy = False
-        if not self._keep_alive:
+        if not self._keep_alive or self._service.draining:
             self._close()
             return
         self._reset()

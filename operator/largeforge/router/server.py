@@ -14,9 +14,8 @@ from aiohttp import web
 
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.keys import engine_key
-from largeforge.kube.client import connect
 from largeforge.router import clients, table_file
-from largeforge.router.clients import Clients
+from largeforge.router.clients import Clients, Fingerprint
 from largeforge.router.dispatch import Dispatcher
 from largeforge.router.health import application
 from largeforge.router.metrics import Metrics
@@ -75,10 +74,11 @@ def load_engine_key(path: Path) -> EngineKey:
     return of_service
 
 
-async def follow_clients(dispatcher: Dispatcher, *, every_seconds: float = CLIENTS_POLL_SECONDS) -> None:
-    """Take over what changes in the clients' directory, for ever; keys that are all wrong change nothing."""
+async def follow_clients(
+    dispatcher: Dispatcher, seen: Fingerprint, *, every_seconds: float = CLIENTS_POLL_SECONDS
+) -> None:
+    """Take over what is no longer as it was *seen*, for ever; a directory without any usable key changes nothing."""
     directory = dispatcher.settings.clients_dir
-    seen = await asyncio.to_thread(clients.fingerprint, directory)
     while True:
         await asyncio.sleep(every_seconds)
         try:
@@ -122,6 +122,7 @@ async def serving(dispatcher: Dispatcher, options: Options, *, ready: Callable[[
 
 async def run(settings: Settings, options: Options) -> None:
     """Serve until SIGTERM or SIGINT; `StartError` where that cannot begin."""
+    seen = await asyncio.to_thread(clients.fingerprint, settings.clients_dir)
     dispatcher = Dispatcher(settings, await asyncio.to_thread(load_clients, settings), Metrics())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -141,7 +142,7 @@ async def run(settings: Settings, options: Options) -> None:
     async with contextlib.AsyncExitStack() as stack:
         source = await _source(settings, options, publish, stack)
         port = await stack.enter_async_context(serving(dispatcher, options, ready=ready))
-        background = [asyncio.create_task(follow_clients(dispatcher))]
+        background = [asyncio.create_task(follow_clients(dispatcher, seen))]
         if source is not None:
             background.append(asyncio.create_task(source.run()))
         log.info("started on port %d, health and metrics on %d", port, options.health_port)
@@ -156,6 +157,8 @@ async def _source(
     if options.table is not None:
         publish(await asyncio.to_thread(table_file.load, options.table))
         return None
+    from largeforge.kube.client import connect  # its libraries take a second to load, which a file does not need
+
     key = await asyncio.to_thread(load_engine_key, settings.namespace_key_file)
     cluster = await stack.enter_async_context(connect(user_agent="largeforge-router"))
     return TableWatch(cluster, settings.namespace, engine_key=key, publish=publish)

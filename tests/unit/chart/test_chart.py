@@ -1,5 +1,6 @@
 """What holds for every render of the chart: pods are restricted, rights are least, typing errors are refused."""
 
+import functools
 import itertools
 import json
 import re
@@ -30,6 +31,7 @@ VOLUME_TYPES = frozenset(
 )
 
 
+@functools.cache
 def objects(*arguments: str | Path) -> list[dict[str, Any]]:
     done = chart.template(*arguments)
     assert done.returncode == 0, done.stderr

@@ -46,7 +46,9 @@ def test_clients_do_not_serve(folder: Path) -> None:
     assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
 
 
-@pytest.mark.parametrize(("name", "authority"), [("apiserver", "ca"), ("admin", "ca"), ("front-proxy", "front-proxy-ca")])
+@pytest.mark.parametrize(
+    ("name", "authority"), [("apiserver", "ca"), ("admin", "ca"), ("front-proxy", "front-proxy-ca")]
+)
 def test_certificates_are_signed_by_their_authority(folder: Path, name: str, authority: str) -> None:
     certificate(folder, name).verify_directly_issued_by(certificate(folder, authority))
 

@@ -1,8 +1,12 @@
 import hashlib
+import ipaddress
 import json
+import sys
 from pathlib import Path
 
-from dev.cluster import components, layout, manifests
+import pytest
+
+from dev.cluster import components, layout, local, manifests
 from dev.cluster.layout import Layout
 
 PATHS = Layout(Path("/state"))
@@ -20,6 +24,12 @@ def test_components_start_in_order_of_their_needs() -> None:
         ("kube-proxy", ("https://127.0.0.1:6443/readyz",)),
         ("fake-gpus", ("https://127.0.0.1:6443/readyz", "file:/state/fake-gpus")),
     ]
+
+
+def test_fingerprint_is_the_same_for_another_checkouts_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = local._fingerprint()
+    monkeypatch.setattr(sys, "executable", "/another/.venv/bin/python")
+    assert local._fingerprint() == before
 
 
 def test_etcd_listens_on_the_loopback_only() -> None:
@@ -162,8 +172,6 @@ def test_changed_config_is_a_changed_pod() -> None:
 
 
 def test_service_and_pod_ranges_are_the_ones_of_the_fixed_addresses() -> None:
-    import ipaddress
-
     services = ipaddress.ip_network(layout.SERVICE_RANGE)
     assert ipaddress.ip_address(layout.API_SERVICE_ADDRESS) == services[1]
     assert ipaddress.ip_address(layout.DNS_ADDRESS) in services

@@ -3,7 +3,7 @@ import json
 import tarfile
 from pathlib import Path
 
-from dev.cluster.images import SmallImage, write_archive
+from dev.cluster.images import SmallImage, parse_image_list, untagged, write_archive
 
 
 def image(folder: Path, **changes: object) -> SmallImage:
@@ -61,3 +61,17 @@ def test_several_images_share_one_archive(tmp_path: Path) -> None:
         "localhost/program:1",
         "localhost/program:2",
     ]
+
+
+LISTED = """\
+REF                  TYPE                                       DIGEST     SIZE     PLATFORMS   LABELS
+localhost/router:dev application/vnd.oci.image.manifest.v1+json sha256:bb  10.0 MiB linux/amd64 a=b
+sha256:0000          application/vnd.oci.image.manifest.v1+json sha256:aa  10.0 MiB linux/amd64 a=b
+sha256:1111          application/vnd.oci.image.manifest.v1+json sha256:bb  10.0 MiB linux/amd64 a=b
+"""
+
+
+def test_image_whose_tag_has_moved_on_is_untagged() -> None:
+    found = parse_image_list(LISTED)
+    assert found == {"localhost/router:dev": "sha256:bb", "sha256:0000": "sha256:aa", "sha256:1111": "sha256:bb"}
+    assert untagged(found) == ["sha256:0000"]

@@ -130,7 +130,7 @@ def test_supervisor_starts_restarts_and_stops(tmp_path: Path) -> None:
     report = tmp_path / "report"
 
     def state(name: str) -> dict[str, object]:
-        return json.loads(report.read_text())[name] if report.exists() else {}  # type: ignore[no-any-return]
+        return json.loads(report.read_text())[name] if report.exists() else {}
 
     process = subprocess.Popen([sys.executable, "-c", SUPERVISED, str(tmp_path)])
     try:

@@ -11,7 +11,7 @@ from tests.unit.router.lab import Lab
 
 
 def pytest_asyncio_loop_factories(
-    config: pytest.Config,  # noqa: ARG001
+    config: pytest.Config,  # noqa: ARG001 - pytest-asyncio's signature
     item: pytest.Item,  # noqa: ARG001
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop}

@@ -22,12 +22,21 @@ ENGINE_KEY = "the-engine-key"
 DEADLINE = 5.0
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until *condition* holds."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0.002)
+
+
 def completion(text: str = "hello") -> bytes:
-    return b'{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"%b"},"finish_reason":"stop"}]}' % text.encode()  # noqa: E501
+    choice = b'{"index":0,"message":{"role":"assistant","content":"%b"},"finish_reason":"stop"}' % text.encode()
+    return b'{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[%b]}' % choice
 
 
 def event(text: str) -> bytes:
-    return b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n' % text.encode()  # noqa: E501
+    choice = b'{"index":0,"delta":{"content":"%b"},"finish_reason":null}' % text.encode()
+    return b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[%b]}\n\n' % choice
 
 
 def chunk(data: bytes) -> bytes:
@@ -78,9 +87,7 @@ Script = Callable[[Received], Awaitable[None]]
 async def answer(received: Received) -> None:
     """What an engine does that has no script."""
     if b'"stream":true' in received.body.replace(b" ", b""):
-        await received.send(
-            STREAM + chunk(event("Hel")) + chunk(event("lo")) + chunk(b"data: [DONE]\n\n") + LAST
-        )
+        await received.send(STREAM + chunk(event("Hel")) + chunk(event("lo")) + chunk(b"data: [DONE]\n\n") + LAST)
     else:
         await received.send(whole(completion()))
 
@@ -236,7 +243,7 @@ class Router:
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def connect(self) -> Raw:
-        raw = Raw(*await asyncio.open_connection("127.0.0.1", self.port, limit=1024 * 1024))
+        raw = Raw(*await asyncio.open_connection("127.0.0.1", self.port, limit=16 * 1024 * 1024))
         self.raws.append(raw)
         return raw
 
@@ -250,11 +257,8 @@ class Router:
 
     async def idle(self) -> None:
         """Wait until nothing is under way; what is left over is a leak."""
-        async with asyncio.timeout(DEADLINE):
-            while self.dispatcher.metrics.in_flight or any(
-                peer.in_flight for peer in self.dispatcher.pool._peers.values()
-            ):
-                await asyncio.sleep(0.005)
+        peers = self.dispatcher.pool._peers
+        await until(lambda: not self.dispatcher.metrics.in_flight and not any(p.in_flight for p in peers.values()))
 
 
 class Lab:
@@ -271,7 +275,9 @@ class Lab:
 
     async def router(self, *engines: Engine | int, clients: Clients | None = None, **settings: Any) -> Router:
         loop = asyncio.get_running_loop()
-        dispatcher = Dispatcher(Settings(**settings), clients or Clients({"team": [KEY]}), Metrics())
+        dispatcher = Dispatcher(
+            Settings(**settings), Clients({"team": [KEY]}) if clients is None else clients, Metrics()
+        )
         ports = [engine if isinstance(engine, int) else engine.port for engine in engines]
         if ports:
             dispatcher.replace_table(table_of(*ports))

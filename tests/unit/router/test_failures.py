@@ -2,27 +2,46 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from tests.unit.router.lab import CHAT, CHAT_STREAM, LAST, OK, STREAM, answer, chunk, completion, event, post, whole
+from largeforge.router.table import Pod
+from tests.unit.router.lab import (
+    CHAT,
+    CHAT_STREAM,
+    LAST,
+    OK,
+    STREAM,
+    Lab,
+    Raw,
+    Received,
+    answer,
+    chunk,
+    completion,
+    event,
+    get,
+    post,
+    table_of,
+    until,
+    whole,
+)
 
-GENERAL = "general"
 PROMPT = 0.1
 """Seconds within which the engine must see that the client has gone."""
 
 
-def error(found):
+def error(found: Any):
     return found.status, json.loads(found.body)["error"]["code"]
 
 
-async def dies(received):
+async def dies(received: Received):
     received.reset()
 
 
 def free_port():
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -31,7 +50,7 @@ def free_port():
 # Before the first byte
 
 
-async def test_an_engine_that_dies_before_the_first_byte_is_replaced_by_another(lab):
+async def test_an_engine_that_dies_before_the_first_byte_is_replaced_by_another(lab: Lab):
     bad, good = await lab.engine(dies), await lab.engine()
     router = await lab.router(bad, good)
     for _ in range(4):
@@ -41,7 +60,7 @@ async def test_an_engine_that_dies_before_the_first_byte_is_replaced_by_another(
     assert router.outcomes() == {("general", "fallback", "200"): 4}
 
 
-async def test_two_engines_that_die_are_an_error_and_nobody_is_asked_a_third_time(lab):
+async def test_two_engines_that_die_are_an_error_and_nobody_is_asked_a_third_time(lab: Lab):
     engines = [await lab.engine(dies) for _ in range(3)]
     router = await lab.router(*engines)
     found = await router.ask(post(CHAT))
@@ -50,22 +69,22 @@ async def test_two_engines_that_die_are_an_error_and_nobody_is_asked_a_third_tim
     assert sum(len(engine.received) for engine in engines) == 2
 
 
-async def test_a_pod_that_refuses_connections_is_replaced_by_another(lab):
+async def test_a_pod_that_refuses_connections_is_replaced_by_another(lab: Lab):
     engine = await lab.engine()
     router = await lab.router(free_port(), engine)
     for _ in range(3):
         assert (await router.ask(post(CHAT))).status == 200
 
 
-async def test_a_single_pod_that_refuses_connections_is_an_error_with_retry_after(lab):
+async def test_a_single_pod_that_refuses_connections_is_an_error_with_retry_after(lab: Lab):
     router = await lab.router(free_port())
     found = await router.ask(post(CHAT))
     assert error(found) == (503, "engine_unavailable")
     assert found.headers["retry-after"] == "5"
 
 
-async def test_a_kept_connection_that_the_engine_just_closed_is_replaced_on_the_same_pod(lab):
-    async def script(received):
+async def test_a_kept_connection_that_the_engine_just_closed_is_replaced_on_the_same_pod(lab: Lab):
+    async def script(received: Received) -> None:
         if received.connection == 1 and len(engine.received) == 2:
             received.reset()
         else:
@@ -81,15 +100,15 @@ async def test_a_kept_connection_that_the_engine_just_closed_is_replaced_on_the_
     assert router.dispatcher.metrics.retries == 1
 
 
-async def test_a_new_connection_that_dies_is_not_tried_again_on_the_same_pod(lab):
+async def test_a_new_connection_that_dies_is_not_tried_again_on_the_same_pod(lab: Lab):
     engine = await lab.engine(dies)
     router = await lab.router(engine)
     assert error(await router.ask(post(CHAT))) == (502, "engine_error")
     assert len(engine.received) == 1
 
 
-async def test_an_engine_that_has_lost_the_model_is_replaced_by_another_and_never_a_404(lab):
-    async def forgot(received):
+async def test_an_engine_that_has_lost_the_model_is_replaced_by_another_and_never_a_404(lab: Lab):
+    async def forgot(received: Received) -> None:
         await received.send(whole(b'{"error":{"message":"not found"}}', b"HTTP/1.1 404 Not Found\r\n"))
 
     bad, good = await lab.engine(forgot), await lab.engine()
@@ -110,8 +129,8 @@ async def test_an_engine_that_has_lost_the_model_is_replaced_by_another_and_neve
         b"HTTP/1.1 403 Forbidden\r\n",
     ],
 )
-async def test_what_lies_between_router_and_engine_is_not_the_clients(lab, head):
-    async def script(received):
+async def test_what_lies_between_router_and_engine_is_not_the_clients(lab: Lab, head: bytes):
+    async def script(received: Received) -> None:
         await received.send(whole(b"secret", head))
 
     engine = await lab.engine(script)
@@ -136,16 +155,16 @@ async def test_what_lies_between_router_and_engine_is_not_the_clients(lab, head)
         b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 100_000,
     ],
 )
-async def test_what_is_not_http_is_an_error(lab, garbage):
-    async def script(received):
+async def test_what_is_not_http_is_an_error(lab: Lab, garbage: bytes):
+    async def script(received: Received) -> None:
         await received.send(garbage)
 
     router = await lab.router(await lab.engine(script))
     assert error(await router.ask(post(CHAT))) == (502, "engine_error")
 
 
-async def test_half_a_head_is_an_error_and_not_tried_again(lab):
-    async def script(received):
+async def test_half_a_head_is_an_error_and_not_tried_again(lab: Lab):
+    async def script(received: Received) -> None:
         await received.send(b"HTTP/1.1 200 OK\r\nConte")
         received.writer.close()
 
@@ -155,23 +174,24 @@ async def test_half_a_head_is_an_error_and_not_tried_again(lab):
     assert sum(len(engine.received) for engine in engines) == 1
 
 
-async def test_a_silent_engine_is_given_up(lab):
-    async def script(received):
+async def test_a_silent_engine_is_given_up(lab: Lab):
+    async def script(received: Received) -> None:
         await received.gone()
 
     router = await lab.router(await lab.engine(script), first_byte_seconds=0.05)
     raw = await router.connect()
     await raw.send(post(CHAT))
     assert error(await raw.answer()) == (504, "engine_timeout")
-    await raw.send(b"GET /v1/models HTTP/1.1\r\n")  # the connection stays usable
+    await raw.send(get(b"/v1/models"))
+    assert (await raw.answer()).status == 200
 
 
 # After the first byte
 
 
 @pytest.mark.parametrize("sent", [chunk(event("a")), chunk(event("a")) + b"ff\r\ndata: half", b""])
-async def test_a_stream_that_breaks_off_is_seen_to_be_broken(lab, sent):
-    async def script(received):
+async def test_a_stream_that_breaks_off_is_seen_to_be_broken(lab: Lab, sent: bytes):
+    async def script(received: Received) -> None:
         await received.send(STREAM + sent)
         received.writer.close()
 
@@ -185,8 +205,8 @@ async def test_a_stream_that_breaks_off_is_seen_to_be_broken(lab, sent):
     assert router.outcomes() == {("general", "fallback", "cut"): 1}
 
 
-async def test_a_body_shorter_than_its_length_is_seen_to_be_short(lab):
-    async def script(received):
+async def test_a_body_shorter_than_its_length_is_seen_to_be_short(lab: Lab):
+    async def script(received: Received) -> None:
         await received.send(OK + b"content-length: 100\r\n\r\nshort")
         received.writer.close()
 
@@ -198,8 +218,8 @@ async def test_a_body_shorter_than_its_length_is_seen_to_be_short(lab):
     assert got.endswith(b"short")
 
 
-async def test_a_broken_stream_without_framing_ends_in_a_reset(lab):
-    async def script(received):
+async def test_a_broken_stream_without_framing_ends_in_a_reset(lab: Lab):
+    async def script(received: Received) -> None:
         await received.send(STREAM + chunk(event("a")))
         await asyncio.wait_for(proceed.wait(), 5)
         received.writer.close()
@@ -222,8 +242,8 @@ async def test_a_broken_stream_without_framing_ends_in_a_reset(lab):
         STREAM + b"zz\r\n",
     ],
 )
-async def test_bytes_that_are_no_part_of_the_answer_are_not_handed_on(lab, surplus):
-    async def script(received):
+async def test_bytes_that_are_no_part_of_the_answer_are_not_handed_on(lab: Lab, surplus: bytes):
+    async def script(received: Received) -> None:
         await received.send(surplus)
 
     router = await lab.router(await lab.engine(script))
@@ -234,8 +254,8 @@ async def test_bytes_that_are_no_part_of_the_answer_are_not_handed_on(lab, surpl
     assert router.outcomes() == {("general", "fallback", "cut"): 1}
 
 
-async def test_an_engine_that_speaks_unasked_is_hung_up_on(lab):
-    async def script(received):
+async def test_an_engine_that_speaks_unasked_is_hung_up_on(lab: Lab):
+    async def script(received: Received) -> None:
         await received.send(whole(completion()))
         await asyncio.wait_for(proceed.wait(), 5)
         await received.send(whole(b"unasked"))
@@ -258,7 +278,7 @@ async def test_an_engine_that_speaks_unasked_is_hung_up_on(lab):
 # The client leaves
 
 
-async def leave_and_time(raw, received):
+async def leave_and_time(raw: Raw, received: Received):
     loop = asyncio.get_running_loop()
     begun = loop.time()
     raw.close()
@@ -267,8 +287,8 @@ async def leave_and_time(raw, received):
     return loop.time() - begun
 
 
-async def test_a_client_that_leaves_before_the_head_cancels(lab):
-    async def script(received):
+async def test_a_client_that_leaves_before_the_head_cancels(lab: Lab):
+    async def script(_: Received) -> None:
         await asyncio.Event().wait()
 
     engine = await lab.engine(script)
@@ -280,9 +300,11 @@ async def test_a_client_that_leaves_before_the_head_cancels(lab):
     assert router.outcomes() == {("general", "fallback", "gone"): 1}
 
 
-@pytest.mark.parametrize("head", [STREAM + chunk(event("a")), OK + b"content-length: 500\r\n\r\n{"])
-async def test_a_client_that_leaves_amid_the_answer_cancels(lab, head):
-    async def script(received):
+@pytest.mark.parametrize(
+    ("head", "mark"), [(STREAM + chunk(event("a")), event("a")), (OK + b"content-length: 500\r\n\r\n{", b"\r\n\r\n{")]
+)
+async def test_a_client_that_leaves_amid_the_answer_cancels(lab: Lab, head: bytes, mark: bytes):
+    async def script(received: Received) -> None:
         await received.send(head)
         await asyncio.Event().wait()
 
@@ -290,30 +312,28 @@ async def test_a_client_that_leaves_amid_the_answer_cancels(lab, head):
     router = await lab.router(engine)
     raw = await router.connect()
     await raw.send(post(CHAT_STREAM))
-    await raw.until(head[-8:])
+    await raw.until(mark)
     assert await leave_and_time(raw, await engine.request()) < PROMPT
     await router.idle()
     assert router.outcomes() == {("general", "fallback", "gone"): 1}
 
 
-async def test_a_client_that_leaves_while_it_uploads_never_reaches_an_engine(lab):
+async def test_a_client_that_leaves_while_it_uploads_never_reaches_an_engine(lab: Lab):
     engine = await lab.engine()
     router = await lab.router(engine)
     raw = await router.connect()
     await raw.send(post(CHAT)[:-3])
     raw.close()
-    async with asyncio.timeout(5):
-        while router.dispatcher.connections:
-            await asyncio.sleep(0.001)
+    await until(lambda: not router.dispatcher.connections)
     assert engine.received == []
     assert engine.connections == 0
 
 
-async def test_a_client_that_leaves_while_the_engine_does_not_read_cancels(lab):
+async def test_a_client_that_leaves_while_the_engine_does_not_read_cancels(lab: Lab):
     engine = await lab.engine()
     release = asyncio.Event()
 
-    async def stuck(reader, writer):
+    async def stuck(reader, writer) -> None:
         await reader.readuntil(b"\r\n\r\n")
         seen.set()
         await release.wait()
@@ -341,27 +361,21 @@ async def test_a_client_that_leaves_while_the_engine_does_not_read_cancels(lab):
     assert engine.received == []
 
 
-async def test_a_client_that_leaves_while_a_connection_is_made_cancels(lab):
+async def test_a_client_that_leaves_while_a_connection_is_made_cancels(lab: Lab):
     # 192.0.2.0/24 is for documentation: nothing answers there, or the host says so at once.
     router = await lab.router(await lab.engine())
     table = router.dispatcher.table
-    from dataclasses import replace
-
-    from largeforge.router.table import Pod
-
     route = replace(table.routes["general"], pods=(Pod("192.0.2.1", 9),))
     router.dispatcher.table = replace(table, routes={"general": route}, fallback=route)
     raw = await router.connect()
     await raw.send(post(CHAT))
     raw.close()
     await router.idle()
-    async with asyncio.timeout(5):
-        while router.dispatcher.connections:
-            await asyncio.sleep(0.001)
+    await until(lambda: not router.dispatcher.connections)
 
 
-async def test_a_client_that_leaves_behind_a_second_request_cancels_too(lab):
-    async def script(received):
+async def test_a_client_that_leaves_behind_a_second_request_cancels_too(lab: Lab):
+    async def script(_: Received) -> None:
         await asyncio.Event().wait()
 
     engine = await lab.engine(script)
@@ -375,8 +389,8 @@ async def test_a_client_that_leaves_behind_a_second_request_cancels_too(lab):
 # Choosing a pod
 
 
-async def test_the_pod_with_the_fewest_requests_gets_the_next(lab):
-    async def held(received):
+async def test_the_pod_with_the_fewest_requests_gets_the_next(lab: Lab):
+    async def held(received: Received) -> None:
         await asyncio.wait_for(release.wait(), 5)
         await answer(received)
 
@@ -394,7 +408,7 @@ async def test_the_pod_with_the_fewest_requests_gets_the_next(lab):
     assert [len(engine.received) for engine in engines] == [2, 2, 2]
 
 
-async def test_pods_with_as_few_requests_take_turns(lab):
+async def test_pods_with_as_few_requests_take_turns(lab: Lab):
     engines = [await lab.engine() for _ in range(3)]
     router = await lab.router(*engines)
     raw = await router.connect()
@@ -404,8 +418,8 @@ async def test_pods_with_as_few_requests_take_turns(lab):
     assert [len(engine.received) for engine in engines] == [3, 3, 3]
 
 
-async def test_a_new_table_closes_what_is_idle_at_a_pod_that_left_and_nothing_else(lab):
-    async def slow(received):
+async def test_a_new_table_closes_what_is_idle_at_a_pod_that_left_and_nothing_else(lab: Lab):
+    async def slow(received: Received) -> None:
         await received.send(STREAM + chunk(event("a")))
         await asyncio.wait_for(release.wait(), 5)
         await received.send(LAST)
@@ -413,8 +427,6 @@ async def test_a_new_table_closes_what_is_idle_at_a_pod_that_left_and_nothing_el
     release = asyncio.Event()
     old, new = await lab.engine(), await lab.engine()
     router = await lab.router(old)
-    from tests.unit.router.lab import table_of
-
     idle, busy = await router.connect(), await router.connect()
     await idle.send(post(CHAT))
     await idle.answer()
@@ -427,6 +439,4 @@ async def test_a_new_table_closes_what_is_idle_at_a_pod_that_left_and_nothing_el
     assert len(new.received) == 1
     release.set()
     await busy.until(LAST)
-    async with asyncio.timeout(5):
-        while old.open:
-            await asyncio.sleep(0.001)
+    await until(lambda: not old.open)

@@ -2,17 +2,36 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import openai
 import pytest
-from tests.unit.router.lab import CHAT, CHAT_STREAM, ENGINE_KEY, KEY, LAST, OK, STREAM, chunk, completion, event, get, post, whole
+
+from tests.unit.router.lab import (
+    CHAT,
+    CHAT_STREAM,
+    ENGINE_KEY,
+    KEY,
+    LAST,
+    OK,
+    STREAM,
+    Lab,
+    Received,
+    Router,
+    chunk,
+    completion,
+    event,
+    get,
+    post,
+    whole,
+)
 
 
-def client(router, **options):
+def client(router: Router, **options: Any):
     return openai.AsyncOpenAI(base_url=router.url, api_key=KEY, max_retries=0, timeout=5, **options)
 
 
-async def test_the_official_client_gets_a_completion(lab):
+async def test_the_official_client_gets_a_completion(lab: Lab):
     router = await lab.router(await lab.engine())
     async with client(router) as api:
         found = await api.chat.completions.with_raw_response.create(
@@ -24,7 +43,7 @@ async def test_the_official_client_gets_a_completion(lab):
     assert found.parse().choices[0].message.content == "hello"
 
 
-async def test_the_official_client_gets_a_stream(lab):
+async def test_the_official_client_gets_a_stream(lab: Lab):
     router = await lab.router(await lab.engine())
     async with client(router) as api:
         stream = await api.chat.completions.create(
@@ -34,7 +53,7 @@ async def test_the_official_client_gets_a_stream(lab):
     assert texts == ["Hel", "lo"]
 
 
-async def test_the_official_client_lists_models(lab):
+async def test_the_official_client_lists_models(lab: Lab):
     router = await lab.router(await lab.engine())
     async with client(router) as api:
         assert [model.id async for model in api.models.list()] == ["auto", "general", "poetry", "smol"]
@@ -50,7 +69,9 @@ async def test_the_official_client_lists_models(lab):
         ({"model": 3}, openai.BadRequestError, "invalid_type"),
     ],
 )
-async def test_the_official_client_understands_errors(lab, request_, error, code):
+async def test_the_official_client_understands_errors(
+    lab: Lab, request_: dict[str, Any], error: type[Exception], code: str
+):
     router = await lab.router(await lab.engine())
     async with client(router) as api:
         with pytest.raises(error) as caught:
@@ -60,23 +81,23 @@ async def test_the_official_client_understands_errors(lab, request_, error, code
 
 
 @pytest.mark.parametrize(
-    ("model", "sent", "expert", "reason", "score"),
+    ("model", "sent", "told"),
     [
-        ("poetry", "poetry", "poetry", "pinned", "1.00"),
-        ("general", "smol", "general", "pinned", "1.00"),
-        ("smol", "smol", "smol", "base", "1.00"),
-        ("auto", "smol", "general", "fallback", "0.00"),
+        ("poetry", "poetry", ["poetry", "pinned", "1.00"]),
+        ("general", "smol", ["general", "pinned", "1.00"]),
+        ("smol", "smol", ["smol", "base", "1.00"]),
+        ("auto", "smol", ["general", "fallback", "0.00"]),
     ],
 )
-async def test_the_engine_gets_the_name_that_it_knows(lab, model, sent, expert, reason, score):
+async def test_the_engine_gets_the_name_that_it_knows(lab: Lab, model: str, sent: str, told: list[str]):
     engine = await lab.engine()
     router = await lab.router(engine)
     found = await router.ask(post(CHAT.replace(b"auto", model.encode())))
     assert json.loads((await engine.request()).body)["model"] == sent
-    assert [found.headers[f"x-largeforge-{name}"] for name in ("expert", "reason", "score")] == [expert, reason, score]
+    assert [found.headers[f"x-largeforge-{name}"] for name in ("expert", "reason", "score")] == told
 
 
-async def test_all_other_bytes_of_the_body_stay_as_they_are(lab):
+async def test_all_other_bytes_of_the_body_stay_as_they_are(lab: Lab):
     engine = await lab.engine()
     router = await lab.router(engine)
     body = b' {"x" :1e5, "messages":[{"role":"user","content":"h\\u00e4 \xc3\xa9"}],\r\n\t"model" : "auto" ,"seed":00}'
@@ -85,7 +106,7 @@ async def test_all_other_bytes_of_the_body_stay_as_they_are(lab):
     assert (await engine.request()).body == body.replace(b'"auto"', b'"smol"')
 
 
-async def test_completions_are_passed_through_alike(lab):
+async def test_completions_are_passed_through_alike(lab: Lab):
     engine = await lab.engine()
     router = await lab.router(engine)
     found = await router.ask(post(b'{"model":"auto","prompt":"a haiku, please"}', path=b"/v1/completions?x=1"))
@@ -93,7 +114,7 @@ async def test_completions_are_passed_through_alike(lab):
     assert (await engine.request()).head.startswith(b"POST /v1/completions HTTP/1.1\r\n")
 
 
-async def test_the_engine_gets_its_own_key_and_nothing_that_the_client_may_not_say(lab):
+async def test_the_engine_gets_its_own_key_and_nothing_that_the_client_may_not_say(lab: Lab):
     engine = await lab.engine()
     router = await lab.router(engine)
     headers = (
@@ -113,10 +134,10 @@ async def test_the_engine_gets_its_own_key_and_nothing_that_the_client_may_not_s
     assert KEY.encode() not in received.head + received.body
 
 
-async def test_a_stream_arrives_byte_for_byte(lab):
+async def test_a_stream_arrives_byte_for_byte(lab: Lab):
     pieces = [b"\xc3", b"\xa9 da", b"ta: x\r\n\r\n: ping\n\n", b"\x00\xff", b"data: [DONE]"]
 
-    async def script(received):
+    async def script(received: Received) -> None:
         await received.send(STREAM)
         for piece in pieces:
             await received.send(chunk(piece))
@@ -126,13 +147,15 @@ async def test_a_stream_arrives_byte_for_byte(lab):
     raw = await router.connect()
     await raw.send(post(CHAT_STREAM, headers=b"Connection: close\r\n"))
     got = await raw.rest()
-    assert got.partition(b"\r\n\r\n")[2] == b"".join(map(chunk, pieces)) + b"5;ext=1\r\nhello\r\n0\r\nX-Trailer: t\r\n\r\n"
+    assert (
+        got.partition(b"\r\n\r\n")[2] == b"".join(map(chunk, pieces)) + b"5;ext=1\r\nhello\r\n0\r\nX-Trailer: t\r\n\r\n"
+    )
 
 
-async def test_a_head_and_a_body_may_come_byte_by_byte_on_both_sides(lab):
+async def test_a_head_and_a_body_may_come_byte_by_byte_on_both_sides(lab: Lab):
     response = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n" + whole(completion())
 
-    async def script(received):
+    async def script(received: Received) -> None:
         for n in range(len(response)):
             await received.send(response[n : n + 1])
             await asyncio.sleep(0)
@@ -149,7 +172,7 @@ async def test_a_head_and_a_body_may_come_byte_by_byte_on_both_sides(lab):
     assert "link" not in found.headers
 
 
-async def test_connections_are_kept_on_both_sides(lab):
+async def test_connections_are_kept_on_both_sides(lab: Lab):
     engine = await lab.engine()
     router = await lab.router(engine)
     raw = await router.connect()
@@ -160,15 +183,15 @@ async def test_connections_are_kept_on_both_sides(lab):
 
 
 @pytest.mark.parametrize("connection", [b"close", b"Close"])
-async def test_a_client_that_asks_for_the_end_gets_it(lab, connection):
+async def test_a_client_that_asks_for_the_end_gets_it(lab: Lab, connection: bytes):
     router = await lab.router(await lab.engine())
     raw = await router.connect()
     await raw.send(post(CHAT, headers=b"Connection: %b\r\n" % connection))
     assert b"\r\nconnection: close\r\n" in await raw.rest()
 
 
-async def test_an_engine_that_closes_does_not_close_the_client(lab):
-    async def script(received):
+async def test_an_engine_that_closes_does_not_close_the_client(lab: Lab):
+    async def script(received: Received) -> None:
         await received.send(whole(completion(), OK + b"Connection: close\r\n"))
         received.writer.close()
 
@@ -182,13 +205,13 @@ async def test_an_engine_that_closes_does_not_close_the_client(lab):
     assert engine.connections == 2
 
 
-async def test_headers_of_the_engine_travel_but_for_those_of_its_connection(lab):
+async def test_headers_of_the_engine_travel_but_for_those_of_its_connection(lab: Lab):
     head = (
         OK + b"Retry-After: 7\r\nContent-Encoding: gzip\r\nX-Request-Id: r\r\nKeep-Alive: timeout=5\r\n"
         b"X-LargeForge-Expert: forged\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\n"
     )
 
-    async def script(received):
+    async def script(received: Received) -> None:
         await received.send(whole(b"\x1f\x8b", head))
 
     router = await lab.router(await lab.engine(script))
@@ -205,10 +228,10 @@ async def test_headers_of_the_engine_travel_but_for_those_of_its_connection(lab)
 
 
 @pytest.mark.parametrize("status", [400, 422, 429, 500, 503])
-async def test_errors_of_the_engine_are_the_clients(lab, status):
+async def test_errors_of_the_engine_are_the_clients(lab: Lab, status: int):
     body = b'{"error":{"message":"engine says no","type":"x","param":null,"code":1}}'
 
-    async def script(received):
+    async def script(received: Received) -> None:
         await received.send(whole(body, b"HTTP/1.1 %d Sorry\r\n" % status))
 
     router = await lab.router(await lab.engine(script))
@@ -216,8 +239,8 @@ async def test_errors_of_the_engine_are_the_clients(lab, status):
     assert (found.status, found.body) == (status, body)
 
 
-async def test_an_answer_that_ends_with_the_connection_ends_so_for_the_client(lab):
-    async def script(received):
+async def test_an_answer_that_ends_with_the_connection_ends_so_for_the_client(lab: Lab):
+    async def script(received: Received) -> None:
         await received.send(OK + b"\r\nall of it")
         received.writer.close()
 
@@ -228,7 +251,7 @@ async def test_an_answer_that_ends_with_the_connection_ends_so_for_the_client(la
     assert got.endswith(b"connection: close\r\n\r\nall of it")
 
 
-async def test_a_client_of_http_1_0_gets_no_chunks(lab):
+async def test_a_client_of_http_1_0_gets_no_chunks(lab: Lab):
     router = await lab.router(await lab.engine())
     raw = await router.connect()
     await raw.send(post(CHAT_STREAM).replace(b"HTTP/1.1", b"HTTP/1.0"))
@@ -238,7 +261,7 @@ async def test_a_client_of_http_1_0_gets_no_chunks(lab):
     assert body == event("Hel") + event("lo") + b"data: [DONE]\n\n"
 
 
-async def test_a_chunked_request_is_sent_on_with_its_length(lab):
+async def test_a_chunked_request_is_sent_on_with_its_length(lab: Lab):
     engine = await lab.engine()
     router = await lab.router(engine)
     request = post(b"", headers=b"Transfer-Encoding: chunked\r\n").replace(b"Content-Length: 0\r\n", b"")
@@ -253,8 +276,8 @@ async def test_a_chunked_request_is_sent_on_with_its_length(lab):
     assert received.headers["authorization"] == f"Bearer {ENGINE_KEY}"
 
 
-async def test_fifty_streams_do_not_mix(lab):
-    async def script(received):
+async def test_fifty_streams_do_not_mix(lab: Lab):
+    async def script(received: Received) -> None:
         text = json.loads(received.body)["messages"][0]["content"]
         await received.send(STREAM)
         for n in range(20):
@@ -264,7 +287,7 @@ async def test_fifty_streams_do_not_mix(lab):
 
     router = await lab.router(await lab.engine(script), await lab.engine(script))
 
-    async def ask(number):
+    async def ask(number: int) -> None:
         stream = await api.chat.completions.create(
             model="auto", messages=[{"role": "user", "content": f"c{number}"}], stream=True
         )
@@ -275,7 +298,7 @@ async def test_fifty_streams_do_not_mix(lab):
     assert answers == ["".join(f"c{number}-{n} " for n in range(20)) for number in range(50)]
 
 
-async def test_route_explains_without_an_engine(lab):
+async def test_route_explains_without_an_engine(lab: Lab):
     engine = await lab.engine()
     router = await lab.router(engine)
     body = b'{"model":"auto","messages":[{"role":"user","content":"POEMS and a Sonnet"}]}'
@@ -303,7 +326,7 @@ async def test_route_explains_without_an_engine(lab):
         (post(CHAT, path=b"/v1/models"), 405, "method_not_allowed", "GET"),
     ],
 )
-async def test_nothing_else_is_reached(lab, request_, status, code, allow):
+async def test_nothing_else_is_reached(lab: Lab, request_: dict[str, Any], status: int, code: str, allow: str | None):
     engine = await lab.engine()
     router = await lab.router(engine)
     raw = await router.connect()

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+from tests.unit.fakes import FakeCluster
+from tests.unit.training import NOW, manifest
+
+from largeforge.api.finetunejob import FineTuneJobStatus
+from largeforge.api.meta import Condition
+from largeforge.controllers.plan import Event, Plan, changed, event_manifest, execute
+from largeforge.kube.cluster import EVENTS, FINETUNEJOBS, ClusterError
+
+STATUS = changed(
+    FineTuneJobStatus(phase="Pending"),
+    [Condition(type="Running", status="False", reason="Pending")],
+    generation=3,
+    now=NOW,
+)
+
+
+@pytest.fixture
+def cluster():
+    return FakeCluster(manifest())
+
+
+async def test_a_status_is_written_where_it_differs_and_only_there(cluster):
+    raw = await cluster.get(FINETUNEJOBS, "team", "sql")
+    await execute(Plan(status=STATUS), cluster, raw, now=NOW)
+    assert [w[0] for w in cluster.writes] == ["status"]
+    raw = await cluster.get(FINETUNEJOBS, "team", "sql")
+    await execute(Plan(status=STATUS), cluster, raw, now=NOW)
+    assert [w[0] for w in cluster.writes] == ["status"]
+
+
+async def test_an_event_of_one_transition_is_one_event(cluster):
+    raw = await cluster.get(FINETUNEJOBS, "team", "sql")
+    plan = Plan(events=[Event("Started", "run 1 begins")])
+    await execute(plan, cluster, raw, now=NOW)
+    await execute(plan, cluster, raw, now=NOW)
+    assert len(cluster.all(EVENTS)) == 1
+    later = raw | {"metadata": raw["metadata"] | {"resourceVersion": "99"}}
+    await execute(plan, cluster, later, now=NOW)
+    assert len(cluster.all(EVENTS)) == 2
+
+
+async def test_an_event_that_cannot_be_posted_holds_nothing_up(cluster):
+    class NoEvents(FakeCluster):
+        async def create_once(self, manifest):
+            raise ClusterError("exceeded quota")
+
+    cluster = NoEvents(manifest())
+    raw = await cluster.get(FINETUNEJOBS, "team", "sql")
+    await execute(Plan(events=[Event("Started", "run 1 begins")], status=STATUS), cluster, raw, now=NOW)
+    assert [w[0] for w in cluster.writes] == ["status"]
+
+
+def test_a_long_note_is_cut_to_what_the_server_takes():
+    raw = manifest()
+    note = event_manifest(Event("Failed", "ü" * 2000), raw, now=NOW)["note"]
+    assert len(note.encode()) <= 1024
+    assert set(note) == {"ü"}
+
+
+def test_the_transition_time_moves_with_the_status_only():
+    later = NOW.replace(hour=13)
+    again = changed(STATUS, [Condition(type="Running", status="False", reason="X")], generation=4, now=later)
+    assert again.conditions[0].last_transition_time == NOW
+    assert again.conditions[0].observed_generation == 4
+    turned = changed(again, [Condition(type="Running", status="True", reason="X")], generation=4, now=later)
+    assert turned.conditions[0].last_transition_time == later

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from tests.unit.training import PUBLISH, finetunejob
+
+from largeforge.resources.publishing import is_published_by, missing_of, published_expert
+
+
+def published(version="1.0.0", **routing):
+    expert = PUBLISH["expert"] | {"version": version} | ({"routing": routing} if routing else {})
+    job = finetunejob(publish={"expert": expert})
+    return published_expert(job, job.spec.publish.expert)
+
+
+def stored(desired, *, owner="largeforge-publish", fields=("type", "version"), **spec):
+    """*desired* in the cluster; the publisher owns *fields*."""
+    managed = {"manager": owner, "operation": "Apply", "fieldsV1": {"f:spec": {f"f:{f}": {} for f in fields}}}
+    return desired | {
+        "metadata": desired["metadata"] | {"managedFields": [managed]},
+        "spec": desired["spec"] | spec,
+    }
+
+
+def test_what_is_there_need_not_be_applied():
+    desired = published(keywords=[{"pattern": "sql"}])
+    there = stored(desired, routing={"enabled": True, "keywords": [{"pattern": "sql", "type": "Word"}]})
+    assert missing_of(desired, there) is None
+
+
+def test_our_own_field_follows_the_job():
+    assert missing_of(published("2"), stored(published("1")))["spec"]["version"] == "2"
+
+
+def test_a_field_that_a_person_changed_is_theirs():
+    there = stored(published("1"), fields=("type",), version="mine")
+    assert missing_of(published("2"), there) is None
+
+
+def test_what_is_ours_follows_beside_what_is_theirs():
+    there = stored(published("1"), fields=("type", "inferenceServiceRef"), version="mine", inferenceServiceRef={"name": "x"})
+    there["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:inferenceServiceRef"] = {"f:name": {}}
+    lacking = missing_of(published("2"), there)
+    assert "version" not in lacking["spec"]
+    assert lacking["spec"]["inferenceServiceRef"] == {"name": "qwen"}
+
+
+def test_a_field_that_is_not_there_is_applied():
+    desired = published(domains=["databases"])
+    there = stored(published())
+    assert missing_of(desired, there)["spec"]["routing"] == {"domains": ["databases"]}
+
+
+def test_whose_expert_it_is_stands_in_its_label():
+    job = finetunejob(publish=PUBLISH)
+    expert = published_expert(job, job.spec.publish.expert)
+    assert is_published_by(expert, job)
+    assert not is_published_by(expert, finetunejob(name="other"))
+    assert not is_published_by({"metadata": {}}, job)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from largeforge.kube.cluster import ENDPOINTSLICES, EXPERTS, INFERENCESERVICES, ClusterError, Resource, WatchEvent
+from largeforge.router import watch
+from largeforge.router.table import RouteTable
+from largeforge.router.watch import TableWatch
+from tests.unit.router.lab import until
+from tests.unit.router.test_table import SLICE, endpoint, expert, service, slice_
+
+
+class FakeCluster:
+    """Streams what the test puts in; an exception breaks the watch off."""
+
+    def __init__(self) -> None:
+        self.events = {resource: asyncio.Queue() for resource in (EXPERTS, INFERENCESERVICES, ENDPOINTSLICES)}
+
+    async def watch(self, resource: Resource, namespace: str, *, labels: Any = None):  # noqa: ARG002
+        assert namespace == "team"
+        while True:
+            event = await self.events[resource].get()
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+    def put(self, resource: Resource, kind: str, item: Any = None):
+        manifest = item if isinstance(item, dict) or item is None else item.manifest()
+        self.events[resource].put_nowait(WatchEvent(kind, manifest or {}))
+
+
+class Tables:
+    def __init__(self) -> None:
+        self.found = []
+
+    def publish(self, table: Any):
+        self.found.append(table)
+
+    async def until(self, condition: Callable[[RouteTable], object]):
+        await until(lambda: self.found and condition(self.found[-1]))
+        return self.found[-1]
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
+    cluster, tables = FakeCluster(), Tables()
+    followed = TableWatch(cluster, "team", engine_key=lambda _: "k", publish=tables.publish)
+    task = asyncio.create_task(followed.run())
+    yield cluster, tables, followed
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def fill(cluster: FakeCluster, *experts: Any):
+    for item in experts:
+        cluster.put(EXPERTS, "ADDED", item)
+    cluster.put(INFERENCESERVICES, "ADDED", service())
+    cluster.put(ENDPOINTSLICES, "ADDED", SLICE)
+    for resource in (EXPERTS, INFERENCESERVICES):
+        cluster.put(resource, "SYNCED")
+
+
+async def test_there_is_no_table_before_all_three_lists_are_complete(world: tuple[FakeCluster, Tables, TableWatch]):
+    cluster, tables, followed = world
+    await fill(cluster, expert())
+    await until(lambda: all(queue.empty() for queue in cluster.events.values()))
+    assert (tables.found, followed.ready.is_set()) == ([], False)
+    cluster.put(ENDPOINTSLICES, "SYNCED")
+    found = await tables.until(lambda _: True)
+    assert sorted(found.routes) == ["smol", "sql"]
+    assert followed.ready.is_set()
+
+
+async def test_changes_make_a_new_table_and_many_at_once_make_one(world: tuple[FakeCluster, Tables, TableWatch]):
+    cluster, tables, _ = world
+    await fill(cluster, expert())
+    cluster.put(ENDPOINTSLICES, "SYNCED")
+    await tables.until(lambda _: True)
+    before = len(tables.found)
+    for n in range(50):
+        cluster.put(EXPERTS, "ADDED", expert(f"e{n}"))
+    await tables.until(lambda table: "e49" in table.routes)
+    assert len(tables.found) - before <= 2
+    cluster.put(EXPERTS, "DELETED", expert("e7"))
+    cluster.put(EXPERTS, "MODIFIED", expert("e8", ready="False", message="no"))
+    found = await tables.until(lambda table: "e7" not in table.routes)
+    assert found.unready == {"e8": "no"}
+    cluster.put(ENDPOINTSLICES, "MODIFIED", slice_(endpoint("p2", "10.0.0.2"), suffix="a"))
+    await tables.until(lambda table: "sql" not in table.routes)
+
+
+async def test_a_bad_object_is_left_out_and_said(
+    world: tuple[FakeCluster, Tables, TableWatch], caplog: pytest.LogCaptureFixture
+):
+    cluster, tables, _ = world
+    await fill(cluster, expert(), {"metadata": {"name": "odd"}, "spec": {"type": "Elephant"}})
+    cluster.put(ENDPOINTSLICES, "SYNCED")
+    assert "sql" in (await tables.until(lambda _: True)).routes
+    assert "experts/odd is left out" in caplog.text
+
+
+async def test_a_watch_that_breaks_off_keeps_the_table_and_goes_on(
+    world: tuple[FakeCluster, Tables, TableWatch], caplog: pytest.LogCaptureFixture
+):
+    cluster, tables, _ = world
+    await fill(cluster, expert())
+    cluster.put(ENDPOINTSLICES, "SYNCED")
+    await tables.until(lambda _: True)
+    cluster.events[EXPERTS].put_nowait(ClusterError("connection refused"))
+    cluster.put(EXPERTS, "ADDED", expert("later"))
+    found = await tables.until(lambda table: "later" in table.routes)
+    assert "sql" in found.routes
+    assert "the watch on experts broke off" in caplog.text
+
+
+async def test_slices_of_other_services_are_not_looked_at(world: tuple[FakeCluster, Tables, TableWatch]):
+    cluster, tables, _ = world
+    await fill(cluster, expert())
+    cluster.put(ENDPOINTSLICES, "SYNCED")
+    await tables.until(lambda _: True)
+    before = len(tables.found)
+    cluster.put(ENDPOINTSLICES, "ADDED", {"metadata": {"name": "other"}, "endpoints": []})
+    cluster.put(EXPERTS, "ADDED", expert("later"))
+    await tables.until(lambda table: "later" in table.routes)
+    assert len(tables.found) <= before + 2

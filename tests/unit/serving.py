@@ -1,0 +1,241 @@
+"""InferenceServices, Experts, their pods and engines, as tests need them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+
+from tests.unit.fakes import FakeCluster
+from tests.unit.training import NOW, SETTINGS, claim
+from tests.unit.training import manifest as job_manifest
+
+from largeforge.api.expert import Expert
+from largeforge.api.inferenceservice import InferenceService
+from largeforge.api.meta import condition
+from largeforge.controllers import expert, inferenceservice
+from largeforge.controllers.engine import Trouble
+from largeforge.controllers.workqueue import Key
+from largeforge.kube.cluster import EVENTS, PODS
+
+NAMESPACE = "team"
+BASE = "pvc://models/base"
+STORE = "pvc://models/out"
+MASTER_KEY = b"m" * 32
+
+
+def metadata(name, *, created=NOW, **more):
+    return {
+        "name": name,
+        "namespace": NAMESPACE,
+        "uid": f"uid-of-{name}",
+        "generation": 1,
+        "resourceVersion": "1",
+        "creationTimestamp": created.isoformat(),
+    } | more
+
+
+def service_manifest(name="smol", *, created=NOW, **spec):
+    return {
+        "apiVersion": "largeforge.ai/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": metadata(name, created=created),
+        "spec": {
+            "model": {"uri": BASE},
+            "lora": {"store": STORE, "maxLoras": 2},
+            "compute": {"gpusPerReplica": 0},
+        }
+        | spec,
+    }
+
+
+def inferenceservice_of(**spec):
+    return InferenceService.model_validate(service_manifest(**spec))
+
+
+def expert_manifest(name="sql", *, job="sql", service="smol", created=NOW, **spec):
+    return {
+        "apiVersion": "largeforge.ai/v1alpha1",
+        "kind": "Expert",
+        "metadata": metadata(name, created=created),
+        "spec": {
+            "type": "Adapter",
+            "sourceRef": {"kind": "FineTuneJob", "name": job},
+            "inferenceServiceRef": {"name": service},
+        }
+        | spec,
+    }
+
+
+def model_expert(name="general", **more):
+    """The demo's fallback: the base itself."""
+    made = expert_manifest(name, type="Model", artifact={"uri": BASE}, **more)
+    del made["spec"]["sourceRef"]
+    return made
+
+
+def complete_job(name="sql", *, digest="a" * 64, run=1, phase="Complete", **artifact):
+    """A FineTuneJob with a complete run."""
+    record = {
+        "kind": "Adapter",
+        "uri": f"{STORE}/{name}-{digest[:12]}",
+        "digest": digest,
+        "sizeBytes": 1000,
+        "rank": 16,
+        "base": BASE,
+    } | artifact
+    made = job_manifest(name=name)
+    status = {
+        "phase": phase,
+        "artifact": record,
+        "artifactRun": run,
+        "dataset": {"digest": "d" * 64, "samples": 200},
+        "resolved": {"strategy": "DDP", "precision": "FP32", "ranks": 2, "versions": [{"name": "trl", "value": "1.16"}]},
+    }
+    return made | {"metadata": made["metadata"] | {"uid": f"uid-of-job-{name}"}, "status": status}
+
+
+def pod_manifest(name="smol-engine-1", *, service="smol", ready=True, container="c1", address="10.0.0.1", state=None, **status):
+    """A pod of the engine."""
+    container_status = {
+        "name": "engine",
+        "image": "engine-cpu:1",
+        "containerID": f"containerd://{container}" if container else "",
+        "restartCount": 0,
+        "started": ready,
+        "state": state or {"running": {"startedAt": NOW.isoformat()}},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata(name, labels={"largeforge.ai/inferenceservice": service}),
+        "status": {
+            "phase": "Running",
+            "podIP": address,
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "Ready", "status": str(ready)},
+            ],
+            "containerStatuses": [container_status | status.pop("container_status", {})],
+        }
+        | status,
+    }
+
+
+@dataclass
+class FakeEngines:
+    """Engines that do what they are asked, unless told otherwise; they know adapters until their container ends."""
+
+    served: dict[str, set[str]] = field(default_factory=dict)
+    """Names, by address."""
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+    troubles: dict[tuple[str, ...], str] = field(default_factory=dict)
+    """What goes wrong: by (verb, address) or (verb, address, name)."""
+    keys: set[str] = field(default_factory=set)
+
+    def take(self):
+        """The calls since the last time."""
+        calls, self.calls = self.calls, []
+        return calls
+
+    def _trouble(self, verb, address, name):
+        said = self.troubles.get((verb, address, name)) or self.troubles.get((verb, address))
+        return Trouble(said) if said else None
+
+    async def models(self, address, *, key):
+        self.keys.add(key)
+        return self._trouble("list", address, "") or frozenset({"smol"} | self.served.get(address, set()))
+
+    async def load(self, address, *, key, name, path):  # noqa: ARG002 - the protocol's
+        self.calls.append(("load", address, name, path))
+        trouble = self._trouble("load", address, name)
+        if trouble is None:
+            self.served.setdefault(address, set()).add(name)
+        return trouble
+
+    async def unload(self, address, *, key, name):  # noqa: ARG002 - the protocol's
+        self.calls.append(("unload", address, name))
+        trouble = self._trouble("unload", address, name)
+        if trouble is None:
+            self.served.get(address, set()).discard(name)
+        return trouble
+
+    async def probe(self, address, *, key, model):  # noqa: ARG002 - the protocol's
+        self.calls.append(("probe", address, model))
+        return self._trouble("probe", address, model)
+
+
+class World:
+    """A fake cluster with the demo's service, the engines of its pods, and the operator's clock."""
+
+    settings = SETTINGS
+    master_key = MASTER_KEY
+
+    def __init__(self, *objects):
+        self.cluster = FakeCluster(claim("models"), *objects)
+        self.engines = FakeEngines()
+        self.time: datetime = NOW
+
+    def now(self):
+        return self.time
+
+    def wait(self, seconds):
+        self.time += timedelta(seconds=seconds)
+
+    def raw(self, plural, name):
+        return self.cluster.objects[plural, NAMESPACE, name]
+
+    def service(self, name="smol"):
+        return InferenceService.model_validate(self.raw("inferenceservices", name))
+
+    def expert(self, name="sql"):
+        return Expert.model_validate(self.raw("experts", name))
+
+    def said(self, of, kind):
+        found = condition(of.status.conditions, kind)
+        return found and (found.status, found.reason, found.message)
+
+    def events(self):
+        return [(e["regarding"]["name"], e["type"], e["reason"]) for e in self.cluster.all(EVENTS)]
+
+    async def look(self, *names):
+        """Look at the services and experts *names* (all, if none), until nothing is written any more."""
+        again = {}
+        for _ in range(10):
+            before = len(self.cluster.writes)
+            for plural, controller in (("inferenceservices", inferenceservice), ("experts", expert)):
+                for kind, _, name in sorted(self.cluster.objects):
+                    if kind == plural and (not names or name in names):
+                        self._play_deployments()
+                        again[name] = await controller.reconcile(Key(NAMESPACE, name), self)
+            if len(self.cluster.writes) == before:
+                return again
+        raise AssertionError(f"it never rests: {self.cluster.writes[-10:]}")
+
+    def _play_deployments(self):
+        """Say in each Deployment's status what its controller would, of the pods that are there."""
+        for (plural, namespace, name), raw in list(self.cluster.objects.items()):
+            if plural == "deployments":
+                owner = raw["metadata"]["labels"]["largeforge.ai/inferenceservice"]
+                pods = [
+                    p
+                    for p in self.cluster.all(PODS)
+                    if p["metadata"]["labels"]["largeforge.ai/inferenceservice"] == owner
+                ]
+                replicas = len(pods)
+                status = {"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas}
+                self.cluster.objects[plural, namespace, name] = raw | {"status": status | raw.get("played", {})}
+
+    def restart(self, name="smol-engine-1", *, container, ready, address="10.0.0.1"):
+        """The pod's container ended, and the next one runs: it has forgotten its adapters."""
+        self.engines.served.pop(address, None)
+        again = {"restartCount": 1, "lastState": {"terminated": {"exitCode": 137, "reason": "Error"}}}
+        self.cluster.put(pod_manifest(name, container=container, ready=ready, address=address, container_status=again))
+
+    def edit(self, plural, name, **spec):
+        raw = self.raw(plural, name)
+        generation = raw["metadata"]["generation"] + 1
+        self.cluster.put(raw | {"metadata": raw["metadata"] | {"generation": generation}, "spec": raw["spec"] | spec})
+
+
+second_pod = partial(pod_manifest, "smol-engine-2", address="10.0.0.2", container="d1")
