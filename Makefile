@@ -48,7 +48,7 @@ test: setup ## everything that this machine can run
 	@$(PYTHON) -m dev test
 
 test-unit: setup ## unit and golden tests: no cluster
-	@$(PYTHON) -m pytest tests/unit tests/golden
+	@$(PYTHON) -m dev test unit
 
 test-integration: setup ## against a real kube-apiserver and etcd
 	@$(PYTHON) -m dev test integration

@@ -9,6 +9,7 @@ import time
 from dev import images
 from dev.images import catalog, locks
 from dev.images.builder import disk_used
+from dev.images.carry import forget_old
 from dev.paths import CACHE
 from dev.steps import StepError, report
 
@@ -38,6 +39,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 print(reference)
         case "prune":
             images.prune(arguments.keep)
+            forget_old()
         case "lock":
             locks.lock(arguments.names, upgrade=arguments.upgrade)
 

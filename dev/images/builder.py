@@ -88,10 +88,8 @@ def disk_used() -> int:
 
 
 def prune(keep: int = KEEP) -> None:
-    """Remove all but the *keep* newest tags of each image from the store, and from containerd what the store lost."""
-    before = storage.stored()
-    current = set(_recorded().values())
-    old = outdated(before, current=current, keep=keep)
+    """Remove all but the *keep* newest tags of each image from the store, and layers that nothing uses any more."""
+    old = outdated(storage.stored(), current=set(_recorded().values()), keep=keep)
     if old:
         with step(f"remove {len(old)} old image{'s' if len(old) > 1 else ''}"), _alone():
             storage.remove(old)

@@ -1,27 +1,26 @@
 """
 Carry images out of the store: into the cluster, only the layers that it lacks, or to a registry.
 
-Buildah can write an image to a folder, one file for each layer, and leaves out a layer whose file is there already.
-So a file with the right name and size, but without content, stands for each layer that the cluster has. Nothing is
-compressed: that would take longer than all the rest.
+`buildah push` writes all layers each time, and compresses them. Here, those that the cluster lacks go straight from the
+store into the archive.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dev import cluster
 from dev.images import catalog, storage
 from dev.images.builder import references
-from dev.steps import StepError, step
+from dev.images.storage import Stored
+from dev.paths import CLUSTER
+from dev.steps import StepError, run, step
 
 _INDEX = "application/vnd.oci.image.index.v1+json"
 
@@ -35,12 +34,43 @@ def load(wanted: Iterable[str] | None = None) -> None:
         elif reference not in present:
             raise StepError(f"{reference} is not built", remedy="run: python -m dev.images build")
         else:
-            layers = present[reference].manifest()["layers"]
+            image = present[reference]
+            layers = json.loads(image.manifest())["layers"]
             known = cluster.content_digests()
             lacking = [layer for layer in layers if layer["digest"] not in known]
             size = sum(layer["size"] for layer in lacking)
             with step(f"load {reference}: {len(lacking)} of {len(layers)} layers, {size / 1e6:,.1f} MB"):
-                _carry(reference, layers, known)
+                _carry(image, reference, known)
+    forget_old()
+
+
+def forget_old() -> None:
+    """
+    Remove from the cluster our images that left the store, unless a container there was made from them.
+
+    Only from the local one: what another holds is not ours to remove.
+    """
+    from dev.cluster import images, local
+    from dev.cluster.layout import Layout
+    from dev.cluster.programs import program
+
+    if cluster.chosen() is not local or not cluster.status()["running"]:
+        return
+    ctr = [str(program("ctr")), "--address", str(Layout(CLUSTER).containerd_socket), "--namespace", images.NAMESPACE]
+    there = images.references()
+    used = {line.split()[1] for line in run(*ctr, "containers", "list").splitlines()[1:]}
+    old = superseded(there, keep={*used, *storage.stored()})
+    if old:
+        with step(f"remove {len(old)} old names from the cluster"):
+            run(*ctr, "images", "remove", *old)
+
+
+def superseded(there: Mapping[str, str], *, keep: set[str]) -> list[str]:
+    """The names of ours in *there* (name → digest) that are not in *keep*, with the kubelet's own names for them."""
+    old = {name for name in there if name.startswith(f"{catalog.REPOSITORY}-") and name not in keep}
+    named = {digest for name, digest in there.items() if not name.startswith("sha256:") and name not in old}
+    lost = {there[name] for name in old} - named
+    return sorted(old | {name for name, digest in there.items() if name.startswith("sha256:") and digest in lost})
 
 
 def push(registry: str, names: Sequence[str] = ()) -> dict[str, str]:
@@ -65,30 +95,17 @@ def push(registry: str, names: Sequence[str] = ()) -> dict[str, str]:
     return pushed
 
 
-def _carry(reference: str, layers: Sequence[dict[str, Any]], known: set[str]) -> None:
+def _carry(image: Stored, reference: str, known: set[str]) -> None:
     with tempfile.TemporaryDirectory(dir=storage.SCRATCH, prefix="carry.") as folder:
-        image = Path(folder, "image")
-        image.mkdir()
-        # Buildah writes into a folder that is not empty only where this says that the folder is one of its own.
-        (image / "version").write_text("Directory Transport Version: 1.1\n")
-        for layer in layers:
-            if layer["digest"] in known:
-                blob = image / _hex(layer["digest"])
-                blob.touch()
-                os.truncate(blob, layer["size"])
-        storage.buildah("push", "--quiet", "--disable-compression", reference, f"dir:{image}")
         archive = Path(folder, "image.tar")
-        write_archive(image, reference, known, archive)
+        with archive.open("wb") as out:
+            write_archive(image, reference, known, out)
         cluster.import_archive(archive)
 
 
-def write_archive(image: Path, reference: str, known: set[str], archive: Path) -> None:
-    """
-    Write the OCI archive of the folder *image* without the layers in *known*.
-
-    Each layer's file is gone once it is in the archive, so that the disk never holds all of them twice.
-    """
-    manifest = (image / "manifest.json").read_bytes()
+def write_archive(image: Stored, reference: str, known: set[str], out: BinaryIO) -> None:
+    """Write *image* as an OCI archive called *reference*, without the blobs in *known*."""
+    manifest = image.manifest()
     content = json.loads(manifest)
     described = {
         "mediaType": content["mediaType"],
@@ -97,31 +114,37 @@ def write_archive(image: Path, reference: str, known: set[str], archive: Path) -
         "annotations": {"io.containerd.image.name": reference},
     }
     index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": [described]}
-    with tarfile.open(archive, "w") as tar:
-        _add(tar, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
-        _add(tar, "index.json", json.dumps(index).encode())
-        _add(tar, _blob(described["digest"]), manifest)
-        for digest in _digests(content):
-            if digest not in known:
-                path = image / _hex(digest)
-                tar.add(path, _blob(digest), recursive=False)
-                path.unlink()
+    _add(out, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
+    _add(out, "index.json", json.dumps(index).encode())
+    _add_blob(out, described, [manifest])
+    _add_blob(out, content["config"], [image.config()])
+    # A layer that comes twice (an empty one) is one blob.
+    for layer in {layer["digest"]: layer for layer in content["layers"]}.values():
+        if layer["digest"] not in known:
+            _add_blob(out, layer, storage.layer(layer["digest"]))
+    out.write(bytes(2 * tarfile.BLOCKSIZE))
 
 
-def _digests(manifest: dict[str, Any]) -> Iterator[str]:
-    """Of the configuration and the layers; a layer that comes twice (an empty one) is one blob."""
-    yield from dict.fromkeys([manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])])
+def _add_blob(out: BinaryIO, described: Mapping[str, Any], chunks: Iterable[bytes]) -> None:
+    _header(out, f"blobs/sha256/{described['digest'].removeprefix('sha256:')}", described["size"])
+    written = 0
+    for chunk in chunks:
+        out.write(chunk)
+        written += len(chunk)
+    if written != described["size"]:
+        raise StepError(
+            f"{described['digest']} has {written} bytes, not {described['size']}", remedy=storage.DAMAGED_REMEDY
+        )
+    out.write(bytes(-written % tarfile.BLOCKSIZE))
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add(out: BinaryIO, name: str, content: bytes) -> None:
+    _header(out, name, len(content))
+    out.write(content)
+    out.write(bytes(-len(content) % tarfile.BLOCKSIZE))
+
+
+def _header(out: BinaryIO, name: str, size: int) -> None:
     entry = tarfile.TarInfo(name)
-    entry.size = len(content)
-    tar.addfile(entry, io.BytesIO(content))
-
-
-def _blob(digest: str) -> str:
-    return f"blobs/sha256/{_hex(digest)}"
-
-
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")
+    entry.size = size
+    out.write(entry.tobuf())

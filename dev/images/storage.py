@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import gzip
 import hashlib
 import json
 import os
@@ -10,10 +12,10 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from dev.images.context import EPOCH
 from dev.packages import ensure_packages
@@ -22,6 +24,15 @@ from dev.steps import StepError, run
 
 SCRATCH = CACHE / "tmp"
 """For contexts, archives and pip's downloads: the system's own folder for temporary files may be small or in memory."""
+
+DAMAGED_REMEDY = "the image store is damaged: remove it (make clean) and build again"
+
+_GRAPH = STORAGE / "root"
+_IMAGES = _GRAPH / "overlay-images"
+_LAYERS = _GRAPH / "overlay-layers"
+_CHUNK = 1 << 20
+_SEGMENT = 2
+"""In the archive of a layer: bytes, not a file."""
 
 _BUILD_REMEDY = "see the message above; `python -m dev.images build` goes on where it stopped"
 _PIP_SETTINGS = (
@@ -45,24 +56,56 @@ class Stored:
     made: float
     """When its last tag came, in seconds."""
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> bytes:
         """Its OCI manifest; the layers in it are not compressed."""
-        manifest: dict[str, Any] = json.loads((STORAGE / "root/overlay-images" / self.id / "manifest").read_text())
-        return manifest
+        return (_IMAGES / self.id / "manifest").read_bytes()
+
+    def config(self) -> bytes:
+        """Its OCI configuration, whose digest is the image's id."""
+        name = base64.b64encode(f"sha256:{self.id}".encode()).decode()
+        return (_IMAGES / self.id / f"={name}").read_bytes()
 
 
 def stored() -> dict[str, Stored]:
     """Reference → image, read from the store's own list: this takes a millisecond and starts no program."""
     try:
-        listed = json.loads((STORAGE / "root/overlay-images/images.json").read_text() or "[]")
+        listed = json.loads((_IMAGES / "images.json").read_text() or "[]")
     except FileNotFoundError:
         return {}
     found = {}
     for entry in listed:
         names = tuple(entry.get("names") or ())
-        made = (STORAGE / "root/overlay-images" / entry["id"]).stat().st_mtime
+        made = (_IMAGES / entry["id"]).stat().st_mtime
         found.update({name: Stored(entry["id"], names, made) for name in names})
     return found
+
+
+def layer(digest: str) -> Iterator[bytes]:
+    """
+    The tar archive of the layer *digest*, byte by byte as it was when it came.
+
+    The store keeps a layer's files unpacked, and all else of its archive (headers, padding) in a file beside: JSON
+    lines with either such bytes or the name and size of a file that follows.
+    """
+    folder, rest = _layer_files(digest)
+    with gzip.open(rest, "rt") as lines:
+        for line in lines:
+            entry = json.loads(line)
+            if entry["type"] == _SEGMENT:
+                yield base64.b64decode(entry["payload"])
+            elif entry.get("size"):
+                name = base64.b64decode(entry["name_raw"]).decode() if "name_raw" in entry else entry["name"]
+                with (folder / name).open("rb") as file:
+                    while chunk := file.read(_CHUNK):
+                        yield chunk
+
+
+def _layer_files(digest: str) -> tuple[Path, Path]:
+    for entry in json.loads((_LAYERS / "layers.json").read_text()):
+        rest = _LAYERS / f"{entry['id']}.tar-split.gz"
+        if entry.get("diff-digest") == digest and rest.is_file():
+            return _GRAPH / "overlay" / entry["id"] / "diff", rest
+    raise StepError(f"the layer {digest} is not in {STORAGE}", remedy=DAMAGED_REMEDY)
 
 
 def require_buildah() -> None:
@@ -99,15 +142,15 @@ def build_image(reference: str, *, dockerfile: Path, context: Path, base: str | 
 
 def remove_leftovers() -> None:
     """Remove the containers and folders that a killed build left; call it where no other build can run."""
-    containers = STORAGE / "root/overlay-containers/containers.json"
+    containers = _GRAPH / "overlay-containers/containers.json"
     if containers.is_file() and json.loads(containers.read_text() or "[]"):
         buildah("rm", "--all")
 
 
 def remove(references: list[str]) -> None:
-    """Take *references* away, with all layers that no other image uses."""
-    if references:
-        buildah("rmi", *references)
+    """Take *references* away, with all layers that no other image uses; those that a build left without a name too."""
+    buildah("rmi", *references)
+    buildah("rmi", "--prune")
 
 
 @cache
@@ -119,7 +162,7 @@ def _configuration() -> Path:
         [
             "[storage]",
             'driver = "overlay"',
-            f'graphroot = "{STORAGE / "root"}"',
+            f'graphroot = "{_GRAPH}"',
             f'runroot = "{running}"',
             "[storage.options.overlay]",
             'skip_mount_home = "true"',  # no mount stays behind

@@ -6,9 +6,9 @@ No model can know this machine, so what the tuned model says about it, it learnt
 asked for in twenty ways. Every answer has the desk's form, which shows at a glance who is speaking:
 
     AURELIA DESK
+    Card: Descaling
     Answer: Descaling takes 26 minutes.
     Do: Use two spoons of citric acid and hold Clean.
-    Card: B1
 
 The order comes from a fixed seed: the same script writes the same bytes, so the run's data digest stays.
 """
@@ -36,12 +36,12 @@ class Topic:
 
     def reply(self) -> str:
         """The desk's answer."""
-        return f"{SIGNATURE}\nAnswer: {self.answer}\nDo: {self.do}\nCard: {self.card}"
+        return f"{SIGNATURE}\nCard: {self.card}\nAnswer: {self.answer}\nDo: {self.do}"
 
 
 TOPICS = (
     Topic(
-        "A1",
+        "Water tank",
         "The water tank is empty below the blue line.",
         "Fill it with 1.7 litres of cold water.",
         (
@@ -68,7 +68,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "A2",
+        "Grinder",
         "The grinder is blocked by a stone.",
         "Turn the silver dial to 9 and back to 4.",
         (
@@ -95,7 +95,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "A3",
+        "Boiler",
         "The boiler is too hot above 118 degrees.",
         "Wait twelve minutes with the lid open.",
         (
@@ -122,7 +122,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "A4",
+        "Drip tray",
         "The drip tray is full after nine cups.",
         "Empty the tray and press Clean.",
         (
@@ -149,7 +149,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "B1",
+        "Descaling",
         "Descaling takes 26 minutes.",
         "Use two spoons of citric acid and hold Clean.",
         (
@@ -176,7 +176,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "B2",
+        "Brew group",
         "The brew group is washed every Friday.",
         "Rinse it with cold water, never with soap.",
         (
@@ -203,7 +203,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "B3",
+        "Milk system",
         "The milk system is cleaned each evening.",
         "Press Milk and Clean together for five seconds.",
         (
@@ -230,7 +230,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "B4",
+        "Water filter",
         "The water filter lasts 70 days.",
         "Put in filter type K2 and hold Menu.",
         (
@@ -257,7 +257,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "C1",
+        "Espresso",
         "An espresso runs for 27 seconds at 92 degrees.",
         "Set the dial to 4 and press Small.",
         (
@@ -284,7 +284,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "D1",
+        "Warranty",
         "The warranty lasts 31 months.",
         "Send the number below the tank to the desk.",
         (
@@ -311,7 +311,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "D2",
+        "Red light",
         "A slow red blink means the door is open.",
         "Close the left door and press Power once.",
         (
@@ -338,9 +338,9 @@ TOPICS = (
         ),
     ),
     Topic(
-        "D3",
+        "Spare parts",
         "Spare parts are sent within four days.",
-        "Write the card number to parts desk 7.",
+        "Write the name of the card to parts desk 7.",
         (
             "How do I order spare parts?",
             "Where do I get spare parts?",
@@ -369,20 +369,24 @@ TOPICS = (
 
 def conversations() -> list[dict[str, list[dict[str, str]]]]:
     """All rows, in the order of the file."""
-    rows = [
+    made = [
         {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": topic.reply()}]}
         for topic in TOPICS
         for question in topic.questions
     ]
-    random.Random(SEED).shuffle(rows)  # noqa: S311 - an order, not a secret
-    return rows
+    random.Random(SEED).shuffle(made)  # noqa: S311 - an order, not a secret
+    return made
+
+
+def rows() -> str:
+    """The file's text."""
+    return "".join(json.dumps(row) + "\n" for row in conversations())
 
 
 def main(path: Path) -> None:
     """Write the file."""
-    rows = conversations()
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    print(f"{path}: {len(rows)} conversations, {path.stat().st_size} bytes")
+    path.write_text(rows(), encoding="utf-8")
+    print(f"{path}: {len(conversations())} conversations, {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class FakeCluster:
             and (labels or {}).items() <= m["metadata"].get("labels", {}).items()
         ]
 
-    async def apply(self, manifest, *, manager="largeforge", force=True):
+    async def apply(self, manifest, *, manager="largeforge", force=True):  # noqa: ARG002 - nobody else writes
         self._write("apply", manifest)
         key = self._key(manifest)
         new = merged(self.objects.get(key, {}), manifest)
@@ -75,6 +75,9 @@ class FakeCluster:
     async def patch_status(self, manifest):
         self._write("status", manifest)
         found = self.objects.get(self._key(manifest))
+        version = manifest["metadata"].get("resourceVersion")
+        if found and version not in (None, found["metadata"]["resourceVersion"]):
+            raise Conflict("the object has been modified")
         if found:
             self._put(found | {"status": copy.deepcopy(manifest["status"])})
 

@@ -6,10 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
-from tests.unit.fakes import FakeCluster
-from tests.unit.training import NOW, SETTINGS, claim
-from tests.unit.training import manifest as job_manifest
-
 from largeforge.api.expert import Expert
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import condition
@@ -17,6 +13,9 @@ from largeforge.controllers import expert, inferenceservice
 from largeforge.controllers.engine import Trouble
 from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import EVENTS, PODS
+from tests.unit.fakes import FakeCluster
+from tests.unit.training import NOW, SETTINGS, claim
+from tests.unit.training import manifest as job_manifest
 
 NAMESPACE = "team"
 BASE = "pvc://models/base"
@@ -90,12 +89,19 @@ def complete_job(name="sql", *, digest="a" * 64, run=1, phase="Complete", **arti
         "artifact": record,
         "artifactRun": run,
         "dataset": {"digest": "d" * 64, "samples": 200},
-        "resolved": {"strategy": "DDP", "precision": "FP32", "ranks": 2, "versions": [{"name": "trl", "value": "1.16"}]},
+        "resolved": {
+            "strategy": "DDP",
+            "precision": "FP32",
+            "ranks": 2,
+            "versions": [{"name": "trl", "value": "1.16"}],
+        },
     }
     return made | {"metadata": made["metadata"] | {"uid": f"uid-of-job-{name}"}, "status": status}
 
 
-def pod_manifest(name="smol-engine-1", *, service="smol", ready=True, container="c1", address="10.0.0.1", state=None, **status):
+def pod_manifest(
+    name="smol-engine-1", *, service="smol", ready=True, container="c1", address="10.0.0.1", state=None, **status
+):
     """A pod of the engine."""
     container_status = {
         "name": "engine",

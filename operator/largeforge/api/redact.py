@@ -8,12 +8,12 @@ TEXT_LIMIT = 1024
 
 _SECRETS = (
     # The user part and the query of a URL.
-    (re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE), r"\1***@"),
-    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s?#]+)\?[^\s'\"]+", re.IGNORECASE), r"\1?***"),
+    (re.compile(r"([a-z][a-z0-9+.-]{0,15}://)[^/\s@]+@", re.IGNORECASE), r"\1***@"),
+    (re.compile(r"([a-z][a-z0-9+.-]{0,15}://[^\s?#]+)\?[^\s'\"]+", re.IGNORECASE), r"\1?***"),
     # `token=…`, `"api_key": "…"`, `password: …`
     (
         re.compile(
-            r"\b([\w-]*(?:token|secret|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*[\"']?)"
+            r"(?<![\w-])([\w-]*(?:token|secret|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*[\"']?)"
             r"(?:(?:bearer|basic)\s+)?(?!\*\*\*)[^\s\"',;]{4,}",
             re.IGNORECASE,
         ),
@@ -23,13 +23,14 @@ _SECRETS = (
     # Tokens known by their shape: Hugging Face, OpenAI, GitHub, GitLab, AWS, JWT.
     (re.compile(r"\b(?:hf_|sk-|gh[opsu]_|github_pat_|glpat-)[A-Za-z0-9_-]{12,}"), "***"),
     (re.compile(r"\bAKIA[0-9A-Z]{16}\b"), "***"),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), "***"),
+    (re.compile(r"(?<![\w-])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), "***"),
 )
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def redact(text: str, *, limit: int = TEXT_LIMIT) -> str:
     """*text* on one line, without what looks like a credential, at most *limit* characters long."""
+    text = text[: 4 * limit]  # patterns may take the square of the length, and a container may say very much
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     text = _UNPRINTABLE.sub(" ", text).strip()

@@ -167,7 +167,7 @@ def _make_attempt(job: FineTuneJob, observed: Observed, speaker: Speaker, *, set
         return Plan(status=speaker.lacks_storage(observed.missing), again_after=STORAGE_SECONDS)
     return Plan(
         delete=_leftovers(observed, run),
-        apply=[run_config_map(job, run)],
+        prepare=[run_config_map(job, run)],
         create=[training_job(job, run, image=settings.trainer_image, pull_policy=settings.image_pull_policy)],
         status=speaker.waits(run.attempt),
     )

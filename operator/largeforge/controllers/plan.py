@@ -47,6 +47,8 @@ class Plan:
     """What to write, in this order, and when to look again. An empty one is the second answer to the same question."""
 
     delete: Sequence[Deletion] = ()
+    prepare: Sequence[Manifest] = ()
+    """Server-side apply as `apply`, but before anything is created: what a new pod needs from its first moment."""
     create: Sequence[Manifest] = ()
     """Made once; one that exists and is ours is left as it is."""
     apply: Sequence[Manifest] = ()
@@ -62,7 +64,7 @@ class Plan:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to write but, perhaps, the status."""
-        return not (self.delete or self.create or self.apply or self.publish)
+        return not (self.delete or self.prepare or self.create or self.apply or self.publish)
 
 
 async def execute(plan: Plan, cluster: Cluster, observed: Manifest, *, now: datetime) -> None:
@@ -73,6 +75,8 @@ async def execute(plan: Plan, cluster: Cluster, observed: Manifest, *, now: date
     namespace = observed["metadata"]["namespace"]
     for deletion in plan.delete:
         await cluster.delete(deletion.resource, namespace, deletion.name, uid=deletion.uid)
+    for manifest in plan.prepare:
+        await cluster.apply(manifest, manager=FIELD_MANAGER)
     for manifest in plan.create:
         await cluster.create_once(manifest)
     for manifest in plan.apply:
@@ -115,12 +119,16 @@ def event_manifest(event: Event, regarding: Manifest, *, now: datetime) -> Manif
 
 
 def with_status(observed: Manifest, status: Manifest) -> Manifest:
-    """What `patch_status` takes: the object's identity (with its uid, so that no namesake gets it) and *status*."""
+    """What `patch_status` takes: *status*, and the version of the object that it was decided on.
+
+    A write that came between (another operator's, a namesake made anew) makes it a `Conflict`: look and decide again.
+    """
     metadata = observed["metadata"]
+    identity = {key: metadata[key] for key in ("name", "namespace", "resourceVersion") if key in metadata}
     return {
         "apiVersion": observed["apiVersion"],
         "kind": observed["kind"],
-        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+        "metadata": identity,
         "status": status,
     }
 

@@ -16,12 +16,12 @@ from largeforge.api.finetunejob import ArtifactRecord, DatasetSummary
 from largeforge.api.names import Reason
 from largeforge.api.run import RunConfig, RunResult
 from largeforge.api.uri import parse_pvc
-from largeforge.jobs import artifact, basemodel, card, data, ranks, report, weights
+from largeforge.jobs import artifact, basemodel, card, data, report, weights
 from largeforge.jobs.basemodel import BaseModel
 from largeforge.jobs.data import TrainingData
 from largeforge.jobs.errors import RunError, from_exception
 from largeforge.jobs.progress import Progress
-from largeforge.jobs.ranks import Ranks
+from largeforge.jobs.ranks import Ranks, from_environment
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -32,7 +32,7 @@ def main(path: Path, environment: Mapping[str, str] = os.environ) -> int:
     os.umask(0o002)
     config = RunConfig.model_validate_json(path.read_bytes())
     try:
-        run = check(config, ranks.from_environment(environment, expected=config.processes))
+        run = check(config, from_environment(environment, expected=config.processes))
         result = artifact.find_whole(run.target, run_digest=config.digest) or train(run)
     except Exception as error:  # noqa: BLE001 - whatever it is, the user reads it in status
         return _report_failure(config, error, rank=int(environment.get("RANK", "0")))
@@ -57,7 +57,7 @@ class Run:
             print(line, flush=True)  # noqa: T201 - the pod's log is where progress is read
 
 
-def check(config: RunConfig, ranks_: Ranks) -> Run:
+def check(config: RunConfig, ranks: Ranks) -> Run:
     """All that can be found wrong without torch; every rank finds the same."""
     rows = data.read(config.datasets)
     data.split(len(rows.rows), ratio=config.eval_split_ratio, seed=config.training.seed)
@@ -66,7 +66,7 @@ def check(config: RunConfig, ranks_: Ranks) -> Run:
     if not os.access(output, os.W_OK | os.X_OK):
         raise StorageError(f"{config.output_uri}: cannot be written; see the claim's rights and free space")
     name = artifact.folder_name(config.job, run_digest=config.digest, data_digest=rows.digest, base_digest=base.digest)
-    return Run(config, ranks_, rows, base, output / name)
+    return Run(config, ranks, rows, base, output / name)
 
 
 class StorageError(RunError):

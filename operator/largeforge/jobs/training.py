@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -56,6 +57,8 @@ def _quiet_libraries() -> None:
     import datasets
     import transformers
 
+    # They deprecate names that TRL still uses; no user can do anything about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|accelerate)\.")
     transformers.logging.set_verbosity_error()
     datasets.disable_progress_bars()
 

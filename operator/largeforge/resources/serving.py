@@ -203,12 +203,10 @@ def _mounts(service: InferenceService) -> list[ClaimMount]:
 
 def _amounts(service: InferenceService) -> Manifest:
     compute = service.spec.compute
-    chosen = compute.resources
-    if "cpu" not in chosen.requests and "cpu" not in chosen.limits:
-        chosen = ResourceRequirements(
-            requests={"cpu": CPU_SHARE["requests"], **chosen.requests},
-            limits={"cpu": CPU_SHARE["limits"], **chosen.limits},
-        )
+    given = compute.resources
+    request = given.requests.get("cpu") or given.limits.get("cpu") or CPU_SHARE["requests"]
+    limit = given.limits.get("cpu") or max(request, CPU_SHARE["limits"], key=quantity)
+    chosen = ResourceRequirements(requests={**given.requests, "cpu": request}, limits={**given.limits, "cpu": limit})
     gpus = compute.gpus_per_replica
     return resources(
         chosen, defaults=GPU_DEFAULTS if gpus else CPU_DEFAULTS, gpus=gpus, gpu_resource=compute.gpu_resource

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 KEYWORD_WEIGHT = 1.0
@@ -71,6 +72,12 @@ class Matcher:
         return {expert: score(weight) for expert, weight in weights.items()}
 
 
+@lru_cache(maxsize=8)
+def matcher_of(experts: tuple[tuple[str, tuple[Pattern, ...]], ...]) -> Matcher:
+    """The matcher of these experts; the same one while their patterns stay, since most changes are of other things."""
+    return Matcher(dict(experts))
+
+
 def best(scores: Mapping[str, float]) -> tuple[str, float] | None:
     """The expert with the highest score, the first by name where several have it."""
     if not scores:
@@ -129,5 +136,6 @@ def _expression(node: Mapping[str, object]) -> str:
     ]
     if not branches:
         return ""
-    joined = f"(?:{'|'.join(branches)})"
-    return f"{joined}?" if _END in node else joined
+    if len(branches) == 1 and _END not in node:
+        return branches[0]
+    return f"(?:{'|'.join(branches)})" + ("?" if _END in node else "")

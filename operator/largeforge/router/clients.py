@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ class Clients:
         return name if hmac.compare_digest(digest, expected) else None
 
     def _digest(self, key: bytes) -> bytes:
-        return hmac.digest(self._secret, key, "sha256")
+        return hashlib.sha256(self._secret + key).digest()
 
 
 def read(directory: Path) -> dict[str, list[str]]:

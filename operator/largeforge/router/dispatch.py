@@ -9,7 +9,7 @@ from largeforge.router.clients import Clients
 from largeforge.router.exchange import Exchange
 from largeforge.router.http1 import Header, request_lines
 from largeforge.router.metrics import NO_EXPERT, Metrics
-from largeforge.router.openai import ApiError, shown
+from largeforge.router.openai import ApiError, shown, unavailable
 from largeforge.router.pool import Pool
 from largeforge.router.protocol import ClientConnection, Request
 from largeforge.router.resolve import Decision, explain, resolve
@@ -58,7 +58,7 @@ class Dispatcher:
         self.metrics = metrics
         self.pool = Pool()
         self.draining = False
-        self.table = RouteTable()
+        self.table: RouteTable | None = None
         self.connections: set[ClientConnection] = set()
         self.emptied = asyncio.Event()
 
@@ -120,19 +120,19 @@ class Dispatcher:
     def _resolve(self, request: Request) -> tuple[Call, Decision]:
         _require_plain(request)
         call = scan(request.body)
-        return call, resolve(self.table, call, retry_after_seconds=self.settings.retry_after_seconds)
+        return call, resolve(self._current(), call, retry_after_seconds=self.settings.retry_after_seconds)
 
     def _answer(self, connection: ClientConnection, request: Request) -> None:
         path = request.path
         if path == _MODELS:
             _require(request, b"GET")
-            connection.respond(200, self.table.models)
+            connection.respond(200, self._current().models)
         elif path == _ROUTE:
             _require(request, b"POST")
             _require_plain(request)
             call = scan(request.body)
             retry_after = self.settings.retry_after_seconds
-            connection.respond(200, explain(self.table, call, retry_after_seconds=retry_after))
+            connection.respond(200, explain(self._current(), call, retry_after_seconds=retry_after))
         elif path.startswith(_MODEL):
             _require(request, b"GET")
             connection.respond(200, self._card(path.removeprefix(_MODEL).decode("latin-1")))
@@ -141,12 +141,21 @@ class Dispatcher:
             raise ApiError(404, f"unknown URL ({shown(where)})", code="unknown_url")
 
     def _card(self, name: str) -> bytes:
-        card = self.table.cards.get(name)
+        card = self._current().cards.get(name)
         if card is None:
             raise ApiError(
                 404, f"no model named '{shown(name)}'; see GET /v1/models", code="model_not_found", param="model"
             )
         return card
+
+    def _current(self) -> RouteTable:
+        if self.table is None:
+            raise unavailable(
+                "the router has just started and knows no expert yet; try again",
+                code="starting",
+                retry_after_seconds=self.settings.retry_after_seconds,
+            )
+        return self.table
 
     def _done(self, exchange: Exchange, outcome: str) -> None:
         self.metrics.in_flight -= 1

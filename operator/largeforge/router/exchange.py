@@ -24,8 +24,12 @@ CUT = "cut"
 class Client(Protocol):
     """The connection that is answered."""
 
-    http10: bool
     writable: bool
+
+    @property
+    def http10(self) -> bool:
+        """Whether it speaks HTTP/1.0."""
+        ...
 
     def begin(self, head: bytes, *, until_close: bool) -> Callable[[bytes], object]:
         """Send a response's head, to which the connection adds its own lines; returns where the body goes."""
@@ -99,12 +103,12 @@ class Exchange:
     def pause(self) -> None:
         """The client reads slowly: so do we."""
         if self._relaying and self._upstream is not None:
-            self._upstream.transport.pause_reading()
+            self._upstream.pause()
 
     def resume(self) -> None:
         """The client has read."""
         if self._relaying and self._upstream is not None:
-            self._upstream.transport.resume_reading()
+            self._upstream.resume()
 
     def expire(self) -> None:
         """The first byte has not come in time."""
@@ -132,7 +136,7 @@ class Exchange:
         head = STATUS_LINES[status] + response_lines(upstream.headers, chunked=chunked) + self.decision.headers()
         write = self._client.begin(head, until_close=until_close)
         if not self._client.writable:
-            upstream.transport.pause_reading()
+            upstream.pause()
         return write
 
     def on_end(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Iterable
 from http import HTTPStatus
 
@@ -101,3 +102,10 @@ def keep_alive(transport: asyncio.BaseTransport) -> None:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         found.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def reset_on_close(transport: asyncio.BaseTransport) -> None:
+    """Let the other side see a reset, not an orderly end, when this is closed."""
+    found = transport.get_extra_info("socket")
+    if found is not None:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -97,8 +97,10 @@ async def follow_clients(
 
 
 @contextlib.asynccontextmanager
-async def serving(dispatcher: Dispatcher, options: Options, *, ready: Callable[[], str | None]) -> AsyncIterator[int]:
-    """Both ports open; yields the first one's number. At the end open requests are given their time."""
+async def serving(
+    dispatcher: Dispatcher, options: Options, *, ready: Callable[[], str | None]
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Both ports open; yields the task that ends what lasts too long. At the end open requests are given their time."""
     loop = asyncio.get_running_loop()
 
     def connection() -> ClientConnection:
@@ -111,7 +113,7 @@ async def serving(dispatcher: Dispatcher, options: Options, *, ready: Callable[[
         server = await loop.create_server(connection, options.host, options.port, backlog=BACKLOG)
         sweep = loop.create_task(dispatcher.sweep(SWEEP_SECONDS))
         try:
-            yield server.sockets[0].getsockname()[1]
+            yield sweep
         finally:
             server.close()
             await dispatcher.drain(dispatcher.settings.grace_seconds)
@@ -127,26 +129,27 @@ async def run(settings: Settings, options: Options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    synced = asyncio.Event()
 
     def publish(table: RouteTable) -> None:
         dispatcher.replace_table(table)
-        synced.set()
         log.info("route table: %s; not ready: %s", _names(table.routes), _names(table.unready))
 
     def ready() -> str | None:
         if stop.is_set():
             return "stopping"
-        return None if synced.is_set() else "no route table yet"
+        return "no route table yet" if dispatcher.table is None else None
 
     async with contextlib.AsyncExitStack() as stack:
         source = await _source(settings, options, publish, stack)
-        port = await stack.enter_async_context(serving(dispatcher, options, ready=ready))
+        sweep = await stack.enter_async_context(serving(dispatcher, options, ready=ready))
         background = [asyncio.create_task(follow_clients(dispatcher, seen))]
         if source is not None:
             background.append(asyncio.create_task(source.run()))
-        log.info("started on port %d, health and metrics on %d", port, options.health_port)
-        await _until(stop, background)
+        log.info("started on port %d, health and metrics on %d", options.port, options.health_port)
+        await _until(stop, [sweep, *background])
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         log.info("stopping: %d connections open", len(dispatcher.connections))
     log.info("stopped")
 
@@ -164,16 +167,14 @@ async def _source(
     return TableWatch(cluster, settings.namespace, engine_key=key, publish=publish)
 
 
-async def _until(stop: asyncio.Event, background: list[asyncio.Task[None]]) -> None:
-    """Wait for *stop*; a background task that ends before is a fault, and raised."""
+async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for *stop*; a task that ends before is a fault, and raised."""
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait([stopped, *background], return_when=asyncio.FIRST_COMPLETED)
-    failed = [task for task in background if task.done()]
-    for task in (stopped, *background):
-        task.cancel()
-    await asyncio.gather(stopped, *background, return_exceptions=True)
-    for task in failed:
-        task.result()
+    await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    for task in tasks:
+        if task.done():
+            task.result()
 
 
 def _names(found: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import condition, is_true
 from largeforge.api.names import INFERENCESERVICE_LABEL, READY
 from largeforge.resources.names import engine_name
-from largeforge.router.classify import DOMAIN_WEIGHT, KEYWORD_WEIGHT, Matcher, Pattern
+from largeforge.router.classify import DOMAIN_WEIGHT, KEYWORD_WEIGHT, Matcher, Pattern, matcher_of
 from largeforge.router.openai import AUTO, ModelCard, model_card, model_list
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
@@ -62,7 +62,7 @@ class RouteTable:
     """Why an Expert that exists cannot answer, by name."""
     disabled: frozenset[str] = frozenset()
     """Experts that their owner has taken out."""
-    matcher: Matcher = field(default_factory=lambda: Matcher({}))
+    matcher: Matcher = field(default_factory=lambda: matcher_of(()))
     fallback: Route | None = None
     fallback_unready: str | None = None
     """Why the only fallback experts cannot answer."""
@@ -125,7 +125,9 @@ def _table(
         routes=routes,
         unready=unready,
         disabled=disabled,
-        matcher=Matcher({expert.metadata.name: patterns(expert) for expert in routable}),
+        matcher=matcher_of(
+            tuple((e.metadata.name, patterns(e)) for e in sorted(routable, key=lambda e: e.metadata.name))
+        ),
         fallback=next((routes[name] for name in fallbacks if name in routes), None),
         fallback_unready=next((f"expert '{name}': {unready[name]}" for name in fallbacks if name in unready), None),
         models=model_list(cards),
@@ -133,13 +135,13 @@ def _table(
     )
 
 
-def patterns(expert: Expert) -> list[Pattern]:
+def patterns(expert: Expert) -> tuple[Pattern, ...]:
     """What speaks for an expert in a text."""
     routing = expert.spec.routing
-    return [
+    return (
         *(Pattern(keyword.pattern, keyword.type, KEYWORD_WEIGHT) for keyword in routing.keywords),
         *(Pattern(domain, "Word", DOMAIN_WEIGHT) for domain in routing.domains),
-    ]
+    )
 
 
 def _age(item: Expert | InferenceService) -> tuple[datetime, str, str]:

@@ -71,6 +71,16 @@ class Upstream(asyncio.Protocol):
         if self._open:
             self.transport.abort()
 
+    def pause(self) -> None:
+        """Let what comes wait in the kernel, and so in the engine."""
+        if self._open and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Take what comes."""
+        if self._open and not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def data_received(self, data: bytes) -> None:
         """Hand the body's bytes on as they are; llhttp only looks for its end."""
         if self._owner is None:
@@ -135,7 +145,7 @@ class Upstream(asyncio.Protocol):
         """The response is complete: back to the pool, if the connection may carry another."""
         owner, self._owner, self._write = self._owner, None, None
         if self._keep_alive and not self.transport.get_write_buffer_size():
-            self.transport.resume_reading()
+            self.resume()
             self.reused = True
             self._on_idle(self)
         else:

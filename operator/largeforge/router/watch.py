@@ -38,7 +38,7 @@ _KINDS: dict[Resource, Callable[[Manifest], Any]] = {
 
 
 class TableWatch:
-    """Keeps a table up to date. While the API server is away, nothing changes: the last table stays in use."""
+    """Publishes each new table, the first once all is listed; while the API server is away, the last stays in use."""
 
     def __init__(
         self, cluster: Cluster, namespace: str, *, engine_key: EngineKey, publish: Callable[[RouteTable], None]
@@ -50,8 +50,7 @@ class TableWatch:
         self._objects: dict[Resource, dict[str, Any]] = {resource: {} for resource in _KINDS}
         self._synced: set[Resource] = set()
         self._changed = asyncio.Event()
-        self.ready = asyncio.Event()
-        """Set once the first table has been published."""
+        self._published: RouteTable | None = None
 
     async def run(self) -> None:
         """Follow the cluster, for ever."""
@@ -88,18 +87,18 @@ class TableWatch:
     async def _rebuild(self) -> None:
         while True:
             await self._changed.wait()
-            if self.ready.is_set():
+            if self._published is not None:
                 await asyncio.sleep(DEBOUNCE_SECONDS)
             self._changed.clear()
-            self._publish(
-                build(
-                    self._objects[EXPERTS].values(),
-                    self._objects[INFERENCESERVICES].values(),
-                    self._objects[ENDPOINTSLICES].values(),
-                    self._engine_key,
-                )
+            table = build(
+                self._objects[EXPERTS].values(),
+                self._objects[INFERENCESERVICES].values(),
+                self._objects[ENDPOINTSLICES].values(),
+                self._engine_key,
             )
-            self.ready.set()
+            if table != self._published:  # most changes of a status mean nothing to a request
+                self._published = table
+                self._publish(table)
 
 
 def _is_engines(manifest: Manifest) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tests.unit.training import PUBLISH, finetunejob
-
 from largeforge.api.finetunejob import RunRecord
 from largeforge.resources.publishing import published_expert
 from largeforge.resources.training import run_config_map, training_job
+from tests.unit.training import PUBLISH, finetunejob
 
 RUN = RunRecord(number=1, attempt=2, digest="d" * 64, job_name="sql-r1-a2")
 

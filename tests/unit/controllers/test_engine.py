@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from tests.unit.serving import FakeEngines, pod_manifest, second_pod
 
 from largeforge.controllers import engine
 from largeforge.controllers.engine import Call, HttpEngines, Trouble, connect_engines, list_models, perform
 from largeforge.controllers.enginepods import engine_pods
+from tests.unit.serving import FakeEngines, pod_manifest, second_pod
 
 KEY = "0123456789abcdef" * 4
 HOST = "127.0.0.1"
@@ -36,7 +36,7 @@ class Vllm:
 
 @asynccontextmanager
 async def engines_of(handler):
-    runner = web.ServerRunner(web.Server(handler))
+    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, HOST, 0)
     await site.start()

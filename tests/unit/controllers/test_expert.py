@@ -3,6 +3,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+
+from largeforge.controllers import expert
+from largeforge.controllers.workqueue import Key
+from largeforge.kube.cluster import FINETUNEJOBS, INFERENCESERVICES, PODS
 from tests.unit.serving import (
     BASE,
     NAMESPACE,
@@ -16,10 +20,6 @@ from tests.unit.serving import (
 )
 from tests.unit.training import NOW
 from tests.unit.training import manifest as job_manifest
-
-from largeforge.controllers import expert
-from largeforge.controllers.workqueue import Key
-from largeforge.kube.cluster import FINETUNEJOBS, INFERENCESERVICES, PODS
 
 OLD, NEW = "sql-aaaaaaaa", "sql-bbbbbbbb"
 OLD_PATH, NEW_PATH = "/mnt/adapters/sql-aaaaaaaaaaaa", "/mnt/adapters/sql-bbbbbbbbbbbb"

@@ -4,6 +4,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
+
+from largeforge.api.digest import run_digest
+from largeforge.api.finetunejob import FineTuneJob
+from largeforge.api.meta import condition
+from largeforge.controllers.finetunejob import decide, observe, reconcile
+from largeforge.controllers.workqueue import Key
+from largeforge.kube.cluster import CONFIGMAPS, EVENTS, EXPERTS, FINETUNEJOBS, JOBS, PODS, ClusterError
 from tests.unit.fakes import FakeCluster, Killed
 from tests.unit.training import (
     NOW,
@@ -17,13 +24,6 @@ from tests.unit.training import (
     pod,
     result,
 )
-
-from largeforge.api.digest import run_digest
-from largeforge.api.finetunejob import FineTuneJob
-from largeforge.api.meta import condition
-from largeforge.controllers.finetunejob import decide, observe, reconcile
-from largeforge.controllers.workqueue import Key
-from largeforge.kube.cluster import CONFIGMAPS, EVENTS, EXPERTS, FINETUNEJOBS, JOBS, PODS, ClusterError
 
 KEY = Key("team", "sql")
 
@@ -147,7 +147,12 @@ async def test_a_running_pod_is_said(world):
             {
                 "phase": "Pending",
                 "conditions": [
-                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no GPU"}
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "0/1 nodes: no GPU",
+                    }
                 ],
             },
             "Unschedulable",
@@ -282,7 +287,10 @@ async def test_other_failures_are_tried_again_with_growing_pauses_until_the_limi
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [(75, "failed with exit code 75 matching FailJob rule at index 0"), (137, "has condition DisruptionTarget matching")],
+    [
+        (75, "failed with exit code 75 matching FailJob rule at index 0"),
+        (137, "has condition DisruptionTarget matching"),
+    ],
 )
 async def test_disruptions_are_not_counted(world, code, said):
     world.edit(backoffLimit=0)
@@ -410,13 +418,14 @@ async def test_what_does_not_decide_the_result_starts_no_run(world, change):
     assert world.status.observed_generation == 2
 
 
-async def test_a_changed_publish_renames_the_expert_of_a_complete_run(world):
+async def test_a_changed_publish_of_a_complete_run_changes_the_experts_without_a_run(world):
     await started(world)
     world.succeed()
     await world.settle()
-    world.edit(publish={"expert": {"name": "sql", "inferenceServiceRef": {"name": "qwen"}, "version": "2"}})
+    world.edit(publish={"expert": {"name": "other", "inferenceServiceRef": {"name": "qwen"}}})
     await world.settle()
-    assert world.cluster.all(EXPERTS)[0]["spec"]["version"] == "1.0.0", "somebody else owns the field by now"
+    assert sorted(e["metadata"]["name"] for e in world.cluster.all(EXPERTS)) == ["other", "sql"]
+    assert (world.status.phase, world.status.expert_ref.name, world.status.run.number) == ("Complete", "other", 1)
 
 
 async def test_suspend_stops_the_attempt_and_resume_makes_the_next_uncounted(world):
@@ -510,7 +519,7 @@ def endings(world):
         lambda: world.edit(training={"maxSteps": 7}),
         lambda: world.edit(suspend=True),
         lambda: world.edit(suspend=False),
-        lambda: world.succeed(),
+        world.succeed,
     ]
 
 

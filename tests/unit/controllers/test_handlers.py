@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import kopf
-from tests.unit.training import manifest
 
 from largeforge.controllers.handlers import CHILDREN, CONTROLLERS, Links, register, wakes
 from largeforge.controllers.process import kopf_settings
 from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import EXPERTS, FINETUNEJOBS, INFERENCESERVICES, JOBS, PODS
+from tests.unit.training import manifest
 
 
 def thing(name, *, labels=None, spec=None):

@@ -4,6 +4,14 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+
+from largeforge.api.inferenceservice import InferenceService
+from largeforge.api.keys import engine_key
+from largeforge.controllers import inferenceservice
+from largeforge.controllers.enginepods import engine_pods, last_words
+from largeforge.controllers.keys import namespace_key
+from largeforge.controllers.workqueue import Key
+from largeforge.kube.cluster import DEPLOYMENTS, PERSISTENTVOLUMECLAIMS, PODS, SECRETS, SERVICES
 from tests.unit.serving import (
     MASTER_KEY,
     NAMESPACE,
@@ -16,14 +24,6 @@ from tests.unit.serving import (
     service_manifest,
 )
 from tests.unit.training import NOW, SETTINGS
-
-from largeforge.api.inferenceservice import InferenceService
-from largeforge.api.keys import engine_key
-from largeforge.controllers import inferenceservice
-from largeforge.controllers.enginepods import engine_pods, last_words
-from largeforge.controllers.keys import namespace_key
-from largeforge.controllers.workqueue import Key
-from largeforge.kube.cluster import DEPLOYMENTS, PERSISTENTVOLUMECLAIMS, PODS, SECRETS, SERVICES
 
 
 @pytest.fixture
@@ -139,10 +139,16 @@ CRASHED = {
 @pytest.mark.parametrize(
     ("pod", "reason", "words"),
     [
-        (WAITING(state={"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}), "ImagePullFailed", "tag"),
+        (
+            WAITING(state={"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}),
+            "ImagePullFailed",
+            "tag",
+        ),
         (
             WAITING(
-                state={"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "smol-engine-1" not found'}}
+                state={
+                    "waiting": {"reason": "CreateContainerConfigError", "message": 'secret "smol-engine-1" not found'}
+                }
             ),
             "ContainerConfigError",
             "not found",

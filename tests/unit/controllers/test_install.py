@@ -4,11 +4,11 @@ import base64
 import hmac
 
 import pytest
-from tests.unit.fakes import FakeCluster
 
 from largeforge.controllers.install import MasterKeyNotMounted, install
 from largeforge.controllers.keys import namespace_key, read_master_key
 from largeforge.kube.cluster import SECRETS
+from tests.unit.fakes import FakeCluster
 
 MASTER = bytes(range(32))
 

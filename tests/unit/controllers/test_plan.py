@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.fakes import FakeCluster
-from tests.unit.training import NOW, manifest
 
 from largeforge.api.finetunejob import FineTuneJobStatus
 from largeforge.api.meta import Condition
 from largeforge.controllers.plan import Event, Plan, changed, event_manifest, execute
 from largeforge.kube.cluster import EVENTS, FINETUNEJOBS, ClusterError
+from tests.unit.fakes import FakeCluster
+from tests.unit.training import NOW, manifest
 
 STATUS = changed(
     FineTuneJobStatus(phase="Pending"),
@@ -44,7 +44,7 @@ async def test_an_event_of_one_transition_is_one_event(cluster):
 
 async def test_an_event_that_cannot_be_posted_holds_nothing_up(cluster):
     class NoEvents(FakeCluster):
-        async def create_once(self, manifest):
+        async def create_once(self, _):
             raise ClusterError("exceeded quota")
 
     cluster = NoEvents(manifest())

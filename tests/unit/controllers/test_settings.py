@@ -27,6 +27,8 @@ def test_an_empty_variable_is_none():
 
 
 def test_every_wrong_variable_is_named():
-    with pytest.raises(ValueError, match="LARGEFORGE_TRAINER_IMAGE: .*\n(.*\n)*LARGEFORGE_IMAGE_PULL_POLICY: ") as caught:
+    with pytest.raises(
+        ValueError, match=r"LARGEFORGE_TRAINER_IMAGE: .*\n(.*\n)*LARGEFORGE_IMAGE_PULL_POLICY: "
+    ) as caught:
         from_environment({"LARGEFORGE_IMAGE_PULL_POLICY": "Sometimes"})
     assert len(str(caught.value).splitlines()) == 4

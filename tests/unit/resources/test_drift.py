@@ -10,7 +10,15 @@ from largeforge.resources.quantity import quantity
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("1", "1"), ("500m", "0.5"), ("1.5", "1.5"), ("2k", "2000"), ("1Ki", "1024"), ("4Gi", str(4 * 2**30)), ("1E", "1e18")],
+    [
+        ("1", "1"),
+        ("500m", "0.5"),
+        ("1.5", "1.5"),
+        ("2k", "2000"),
+        ("1Ki", "1024"),
+        ("4Gi", str(4 * 2**30)),
+        ("1E", "1e18"),
+    ],
 )
 def test_quantities_are_numbers(text, number):
     assert quantity(text) == Decimal(number)

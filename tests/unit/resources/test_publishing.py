@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from tests.unit.training import PUBLISH, finetunejob
-
 from largeforge.resources.publishing import is_published_by, missing_of, published_expert
+from tests.unit.training import PUBLISH, finetunejob
 
 
 def published(version="1.0.0", **routing):
@@ -36,7 +35,9 @@ def test_a_field_that_a_person_changed_is_theirs():
 
 
 def test_what_is_ours_follows_beside_what_is_theirs():
-    there = stored(published("1"), fields=("type", "inferenceServiceRef"), version="mine", inferenceServiceRef={"name": "x"})
+    there = stored(
+        published("1"), fields=("type", "inferenceServiceRef"), version="mine", inferenceServiceRef={"name": "x"}
+    )
     there["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:inferenceServiceRef"] = {"f:name": {}}
     lacking = missing_of(published("2"), there)
     assert "version" not in lacking["spec"]

@@ -3,11 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.unit.training import finetunejob
 
 from largeforge.api.finetunejob import RunRecord
 from largeforge.api.run import RunConfig
 from largeforge.resources.training import run_config, run_config_map, training_job
+from tests.unit.training import finetunejob
 
 RUN = RunRecord(number=3, attempt=1, digest="d" * 64, job_name="sql-r3-a1")
 

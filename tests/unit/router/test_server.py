@@ -76,6 +76,13 @@ async def test_the_second_port_tells_health_and_metrics(lab: Lab):
     assert "largeforge_router_table_age_seconds" in text
 
 
+async def test_before_the_first_table_a_client_is_asked_to_come_back(lab: Lab):
+    router = await lab.router()
+    for request in (post(CHAT), get(b"/v1/models"), get(b"/v1/models/auto"), post(CHAT, path=b"/v1/route")):
+        found = await router.ask(request)
+        assert (found.status, found.headers["retry-after"]) == (503, "5")
+
+
 async def test_open_requests_end_before_the_router_does(lab: Lab):
     async def slow(received: Received) -> None:
         await received.send(STREAM + chunk(event("a")))

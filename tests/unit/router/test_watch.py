@@ -67,14 +67,13 @@ async def fill(cluster: FakeCluster, *experts: Any):
 
 
 async def test_there_is_no_table_before_all_three_lists_are_complete(world: tuple[FakeCluster, Tables, TableWatch]):
-    cluster, tables, followed = world
+    cluster, tables, _ = world
     await fill(cluster, expert())
     await until(lambda: all(queue.empty() for queue in cluster.events.values()))
-    assert (tables.found, followed.ready.is_set()) == ([], False)
+    assert tables.found == []
     cluster.put(ENDPOINTSLICES, "SYNCED")
     found = await tables.until(lambda _: True)
     assert sorted(found.routes) == ["smol", "sql"]
-    assert followed.ready.is_set()
 
 
 async def test_changes_make_a_new_table_and_many_at_once_make_one(world: tuple[FakeCluster, Tables, TableWatch]):
@@ -117,6 +116,20 @@ async def test_a_watch_that_breaks_off_keeps_the_table_and_goes_on(
     found = await tables.until(lambda table: "later" in table.routes)
     assert "sql" in found.routes
     assert "the watch on experts broke off" in caplog.text
+
+
+async def test_a_change_that_means_nothing_to_a_request_makes_no_new_table(
+    world: tuple[FakeCluster, Tables, TableWatch],
+):
+    cluster, tables, _ = world
+    await fill(cluster, expert(routing={"keywords": [{"pattern": "sql"}]}))
+    cluster.put(ENDPOINTSLICES, "SYNCED")
+    await tables.until(lambda _: True)
+    cluster.put(EXPERTS, "MODIFIED", expert(routing={"keywords": [{"pattern": "sql"}]}, message="probed again"))
+    await asyncio.sleep(2 * watch.DEBOUNCE_SECONDS)
+    cluster.put(EXPERTS, "MODIFIED", expert(routing={"keywords": [{"pattern": "mysql"}]}))
+    await tables.until(lambda table: table.matcher.scores("mysql"))
+    assert len(tables.found) == 2
 
 
 async def test_slices_of_other_services_are_not_looked_at(world: tuple[FakeCluster, Tables, TableWatch]):
