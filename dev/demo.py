@@ -8,22 +8,23 @@ from openai import OpenAI
 
 from dev import cluster, images, training
 from dev.ask import Answer, ask
-from dev.install import CLAIM, api_key, base_url, claim, install, provide_model
+from dev.install import EXAMPLE, api_key, base_url, install, provide_model
 from dev.kubectl import apply, get, kubectl, wait_true
 from dev.paths import REPO
 from dev.steps import StepError, step
 
 NAMESPACE = "demo"
-EXAMPLE = REPO / "examples" / "01-fine-tune"
-DATA_CONFIGMAP = "lighthouse-data"
-JOB = "lighthouse-sft"
-EXPERT = "lighthouse"
+DATA_CONFIGMAP = "aurelia-data"
+JOB = "aurelia-sft"
+EXPERT = "aurelia"
 FALLBACK = "smollm2"
 SERVICE = "smollm2-135m"
+SIGNATURE = "AURELIA DESK"
+"""What the example's data taught the expert to begin every answer with."""
 
-EXPERT_QUESTION = ""
-FALLBACK_QUESTION = ""
-PINNED_QUESTION = ""
+EXPERT_QUESTION = "May I wash the brew group with soap?"
+FALLBACK_QUESTION = "What is the capital of France?"
+PINNED_QUESTION = "How long does descaling take?"
 
 
 def demo() -> None:
@@ -51,7 +52,7 @@ def apply_example(namespace: str) -> None:
             "metadata": {"name": DATA_CONFIGMAP},
             "data": {"train.jsonl": (EXAMPLE / "train.jsonl").read_text()},
         }
-        apply(claim(CLAIM), data, namespace=namespace)
+        apply(data, namespace=namespace)
         for name in ("inferenceservice.yaml", "finetunejob.yaml", "expert-fallback.yaml"):
             print("    " + kubectl("apply", "-f", EXAMPLE / name, namespace=namespace).strip(), flush=True)
 

@@ -17,7 +17,9 @@ CHART = REPO / "charts" / "largeforge"
 ROUTER_SERVICE = "largeforge-router"
 TEAM_LABEL = "dev.largeforge.ai/team"
 """Marks the namespaces that this module made; each of them gets a router."""
+EXAMPLE = REPO / "examples" / "01-fine-tune"
 MODEL_FOLDER = "smollm2-135m-instruct"
+"""Where the example expects its base, on the claim of its claims.yaml."""
 CLAIM = "models"
 
 
@@ -70,16 +72,6 @@ def install(team: str) -> None:
         )
 
 
-def claim(name: str) -> Manifest:
-    """A claim of the default storage class."""
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}},
-    }
-
-
 def copy_job(reference: str) -> Manifest:
     """The Job that copies the demo's base model from its image to the claim; named by the image's content."""
     target = f"/mnt/models/{MODEL_FOLDER}"
@@ -127,8 +119,7 @@ def provide_model(team: str) -> None:
     job = copy_job(images.references()["demo-model"])
     name = job["metadata"]["name"]
     with step(f"copy the base model to pvc://{CLAIM}/{MODEL_FOLDER}"):
-        if get("persistentvolumeclaim", CLAIM, namespace=team) is None:
-            apply(claim(CLAIM), namespace=team)
+        kubectl("apply", "-f", EXAMPLE / "claims.yaml", namespace=team)
         if get("job", name, namespace=team) is None:
             apply(job, namespace=team)
         wait_for(

@@ -84,19 +84,16 @@ def wait_for(what: str, done: Callable[[], bool], *, seconds: float, show: Calla
 def wait_true(kind: str, name: str, expected: str, *, namespace: str, seconds: float) -> Manifest:
     """Wait until a condition of an object is True; the object then. On time-out the object is printed."""
 
-    def done() -> bool:
-        nonlocal found
-        found = get(kind, name, namespace=namespace)
-        return is_true(found, expected)
+    def newest() -> Manifest | None:
+        return get(kind, name, namespace=namespace)
 
-    found: Manifest | None = None
     wait_for(
         f"{expected} of {kind} {name}",
-        done,
+        lambda: is_true(newest(), expected),
         seconds=seconds,
-        show=lambda: json.dumps(found, indent=2) + "\n" + describe_pods(namespace),
+        show=lambda: json.dumps(newest(), indent=2) + "\n" + describe_pods(namespace),
     )
-    return found or {}
+    return newest() or {}
 
 
 def describe_pods(namespace: str) -> str:

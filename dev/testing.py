@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dev import cluster, images
+from dev.cluster.kind import engine_answers
 from dev.cluster.programs import ensure_programs
 from dev.install import install, provide_model
 from dev.paths import REPO
@@ -108,7 +109,7 @@ def not_run_here() -> list[str]:
     missing = []
     if not os.path.exists("/dev/nvidia0"):  # noqa: PTH110 - a device, not a file of ours
         missing.append("training and serving on a GPU: there is no /dev/nvidia0 here")
-    if not cluster.docker_answers():
+    if not engine_answers():
         missing.append("the kind cluster: no Docker engine answers here; its configuration is unit-tested")
     return missing
 

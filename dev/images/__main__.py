@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from dev import images
 from dev.images import catalog, locks
 from dev.images.builder import disk_used
 from dev.images.carry import forget_old
+from dev.images.context import export
 from dev.paths import CACHE
 from dev.steps import StepError, report
 
@@ -22,7 +24,7 @@ def main() -> int:
         _run(arguments)
     except StepError as error:
         return report(error)
-    used = "" if arguments.command == "lock" else f"; {CACHE} holds {disk_used() / 1e9:.1f} GB"
+    used = "" if arguments.command in {"lock", "context"} else f"; {CACHE} holds {disk_used() / 1e9:.1f} GB"
     print(f"{arguments.command} took {time.monotonic() - started:.1f} s{used}")
     return 0
 
@@ -37,6 +39,8 @@ def _run(arguments: argparse.Namespace) -> None:
             images.build(arguments.names)
             for reference in images.push(arguments.registry, arguments.names).values():
                 print(reference)
+        case "context":
+            export(arguments.folder)
         case "prune":
             images.prune(arguments.keep)
             forget_old()
@@ -54,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("registry", help="for example registry.example/team")
     for command in (build, load, push):
         command.add_argument("names", nargs="*", help=f"of: {known}; all when there is none")
+    context = commands.add_parser("context", help="write a folder from which `docker build` makes the same images")
+    context.add_argument("folder", type=Path, help="must not exist yet")
     prune = commands.add_parser("prune", help="remove old tags from the store and from the cluster")
     prune.add_argument("--keep", type=int, default=2, help="tags of each image that stay (default: 2)")
     lock = commands.add_parser("lock", help="write the locks with uv")

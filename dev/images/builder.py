@@ -19,6 +19,9 @@ from dev.paths import CACHE, REPO, STORAGE
 from dev.steps import StepError, run, step
 
 RECORD = CACHE / "images.json"
+UNFINISHED = STORAGE / "unfinished"
+"""Is there while a build runs, and after one that was killed."""
+
 DISK = 45_000_000_000
 """What the project may use: programs, images here, images in the cluster, the cluster's state."""
 
@@ -112,8 +115,19 @@ def _build(missing: Sequence[Image], wanted: Mapping[str, str], context: Path) -
         return
     check_disk()
     storage.require_buildah()
-    storage.remove_leftovers()
-    if wanted[BASE.name] not in present:
+    if UNFINISHED.exists():
+        storage.remove_leftovers()
+    UNFINISHED.touch()
+    try:
+        _build_each(missing, wanted, context)
+    except StepError:
+        UNFINISHED.unlink()  # buildah itself has put away what it had begun
+        raise
+    UNFINISHED.unlink()
+
+
+def _build_each(missing: Sequence[Image], wanted: Mapping[str, str], context: Path) -> None:
+    if wanted[BASE.name] not in storage.stored():
         with step(f"build {wanted[BASE.name]} from Debian packages"):
             _build_base(wanted[BASE.name], context)
     if any(image.carries_package for image in missing):

@@ -89,8 +89,8 @@ def push(registry: str, names: Sequence[str] = ()) -> dict[str, str]:
         tag = built[image.name].rpartition(":")[2]
         target = f"{registry.rstrip('/')}/largeforge-{image.name}:{tag}"
         with step(f"push {target}"):
-            remedy = f"see whether you may write there: buildah login {registry.partition('/')[0]}"
-            storage.buildah("push", built[image.name], f"docker://{target}", remedy=remedy)
+            remedy = f"see whether it answers, and whether you may write there: buildah login {registry.partition('/')[0]}"
+            storage.buildah("push", "--quiet", built[image.name], f"docker://{target}", remedy=remedy)
         pushed[image.name] = target
     return pushed
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dev.images import catalog
-from dev.steps import run
+from dev.paths import CACHE, REPO
+from dev.steps import StepError, run
 
 EPOCH = 1767225600
 """The time of every file in an image, and of the images: 2026-01-01."""
@@ -52,6 +53,15 @@ def snapshot(root: Path, scratch: Path) -> Iterator[Path]:
                 shutil.copy(path, copy)
         settle(context)
         yield context
+
+
+def export(folder: Path) -> None:
+    """Write the context of a build, for tools that are not ours, to *folder*."""
+    if folder.exists():
+        raise StepError(f"{folder} exists", remedy="name a folder that does not exist yet")
+    with snapshot(REPO, CACHE / "tmp") as context:
+        add_site(context)
+        shutil.copytree(context, folder)
 
 
 def add_site(context: Path) -> None:

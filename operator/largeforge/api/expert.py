@@ -126,7 +126,7 @@ class Placement(Model):
     engine_name: Annotated[str, Field(max_length=128)]
     """The model name that requests carry to the engine."""
     resolved: Resolved | None = None
-    """What is served: `status.resolved` as it was when `engineName` was chosen; a pod that restarts loads it from here."""
+    """What is served: `status.resolved` when `engineName` was chosen; a pod that restarts loads it from here."""
     desired: int
     """Pods of the service that should have it."""
     loaded: int

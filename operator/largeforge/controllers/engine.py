@@ -21,7 +21,7 @@ from largeforge.resources.serving import ENGINE_PORT
 
 CONNECT_SECONDS = 3.0
 LIST_SECONDS = 5.0
-LOAD_SECONDS = 45.0
+LOAD_SECONDS = 40.0
 """An adapter of a gigabyte from slow storage; with listing and probe it stays below the queue's deadline (120 s)."""
 PROBE_SECONDS = 30.0
 """Eight tokens take a second on a CPU; an engine under load may let them wait."""

@@ -33,7 +33,7 @@ async def serve_health(port: int, *, ready: asyncio.Event, alive: Callable[[], b
     await runner.setup()
     try:
         await web.TCPSite(runner, port=port).start()
-        yield runner.addresses[0][1]
+        yield min(runner.addresses, key=len)[1]  # the IPv4 one, of which an address has fewer parts
     finally:
         await runner.cleanup()
 

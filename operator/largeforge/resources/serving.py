@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from largeforge.api.common import ResourceRequirements
@@ -47,8 +48,9 @@ SHUTDOWN_SECONDS = GRACE_SECONDS - PRE_STOP_SECONDS - 5
 CPU_DEFAULTS = {"memory": "6Gi"}
 """A model of 135 M parameters with 1 GiB of KV cache holds 4.5 GB in its three processes."""
 GPU_DEFAULTS = {"memory": "16Gi"}
-CPU_SHARE = {"requests": "1", "limits": "4"}
+CPU_SHARE = {"requests": "1", "limits": "2"}
 """Cores, where the user says nothing: starting and answering burst, waiting needs none."""
+GPU_SHARE = {"requests": "2", "limits": "8"}
 GIB = 1 << 30
 KV_CACHE_SHARE = 4
 """A quarter of the memory limit is KV cache on a CPU; the rest is for weights and the processes themselves."""
@@ -67,7 +69,7 @@ def serving_deployment(service: InferenceService, *, image: str, pull_policy: st
         "image": image,
         "imagePullPolicy": pull_policy,
         "command": engine_command(service),
-        "env": overlay_env(_environment(service, key, memory=amounts["limits"]["memory"]), spec.compute.pod_template),
+        "env": overlay_env(_environment(service, key, limits=amounts["limits"]), spec.compute.pod_template),
         "ports": [{"name": "http", "containerPort": ENGINE_PORT, "protocol": "TCP"}],
         "resources": amounts,
         "securityContext": container_security(read_only_root=not gpus),  # nvidia-cdi-hook writes below /etc
@@ -171,7 +173,7 @@ def engine_command(service: InferenceService) -> list[str]:
     return ["python3", "-m", "vllm.entrypoints.openai.api_server", *flags]
 
 
-def _environment(service: InferenceService, key: str, *, memory: str) -> list[Manifest]:
+def _environment(service: InferenceService, key: str, *, limits: Mapping[str, str]) -> list[Manifest]:
     secret = engine_key_secret_name(service.metadata.name, key)
     values = {
         "HOME": "/tmp",  # noqa: S108 - an emptyDir of this pod alone
@@ -186,7 +188,10 @@ def _environment(service: InferenceService, key: str, *, memory: str) -> list[Ma
     if service.spec.lora is not None:
         values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     if not service.spec.compute.gpus_per_replica:
-        values["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, int(quantity(memory) / GIB / KV_CACHE_SHARE)))
+        values["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, int(quantity(limits["memory"]) / GIB / KV_CACHE_SHARE)))
+        # Left alone, vLLM pins its threads to the node's first cores, where those of every other engine are too.
+        values["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        values["OMP_NUM_THREADS"] = str(max(1, int(quantity(limits["cpu"]))))
         values["TORCH_COMPILE_DISABLE"] = "1"  # there is no compiler in the image
     return [
         {"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": secret, "key": KEY_ENTRY}}},
@@ -203,9 +208,10 @@ def _mounts(service: InferenceService) -> list[ClaimMount]:
 
 def _amounts(service: InferenceService) -> Manifest:
     compute = service.spec.compute
+    share = GPU_SHARE if compute.gpus_per_replica else CPU_SHARE
     given = compute.resources
-    request = given.requests.get("cpu") or given.limits.get("cpu") or CPU_SHARE["requests"]
-    limit = given.limits.get("cpu") or max(request, CPU_SHARE["limits"], key=quantity)
+    request = given.requests.get("cpu") or given.limits.get("cpu") or share["requests"]
+    limit = given.limits.get("cpu") or max(request, share["limits"], key=quantity)
     chosen = ResourceRequirements(requests={**given.requests, "cpu": request}, limits={**given.limits, "cpu": limit})
     gpus = compute.gpus_per_replica
     return resources(

@@ -1,8 +1,9 @@
 """Which expert's keywords a text contains, for all experts at once.
 
-Both kinds of pattern become one trie each, written as a regular expression that looks ahead from every position where a
-match may begin and finds the longest pattern there. The shorter ones that begin at the same place are known when the
-matcher is built. So the time is linear in the text and does not grow with the number of patterns.
+A pattern that is a single word is looked up in the set of the text's words. The others become one trie each (Words of
+several parts, Literals), written as a regular expression that looks ahead from every position where a match may begin
+and finds the longest pattern there; the shorter ones that begin at the same place are known when the matcher is built.
+So the time is linear in the text and does not grow with the number of patterns.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ WINDOW = 8192
 """Characters looked at from each end of a text; what lies between is not classified."""
 
 _END = ""
+_WORD = re.compile(r"\w+")
+_ASCII_APART = {code: " " for code in range(128) if not _WORD.match(chr(code))}
+"""What stands between words, to a space: several times faster than the regular expression."""
+
+_Entry = tuple[str, str, float]
+"""Expert, pattern, weight."""
+_Table = dict[str, list[_Entry]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +49,38 @@ class Matcher:
     """The patterns of all experts."""
 
     def __init__(self, experts: Mapping[str, Iterable[Pattern]]) -> None:
-        words: dict[str, list[tuple[str, float]]] = {}
-        literals: dict[str, list[tuple[str, float]]] = {}
+        words: _Table = {}
+        phrases: _Table = {}
+        literals: _Table = {}
         for expert, patterns in sorted(experts.items()):
             for pattern in patterns:
                 folded = pattern.text.casefold()
+                table = literals
                 if pattern.kind == "Word":
-                    words.setdefault(folded.strip(), []).append((expert, pattern.weight))
-                else:
-                    literals.setdefault(folded, []).append((expert, pattern.weight))
-        words.pop("", None)
-        self._words = re.compile(rf"(?<!\w)(?=({_trie(words)})(?!\w))") if words else None
+                    folded = folded.strip()
+                    table = words if _WORD.fullmatch(folded) else phrases
+                table.setdefault(folded, []).append((expert, folded, pattern.weight))
+        phrases.pop("", None)
+        self._words = words
+        self._phrases = re.compile(rf"(?<!\w)(?=({_trie(phrases)})(?!\w))") if phrases else None
         self._literals = re.compile(f"(?=({_trie(literals)}))") if literals else None
-        self._word_hits = {found: _covered(found, words, whole_words=True) for found in words}
+        self._phrase_hits = {found: _covered(found, phrases, whole_words=True) for found in phrases}
         self._literal_hits = {found: _covered(found, literals, whole_words=False) for found in literals}
+        # A phrase can only be there if its first word is; one without any word may always be.
+        firsts = {found: _WORD.search(found) for found in phrases}
+        self._phrase_words = frozenset(first.group() for first in firsts.values() if first)
+        self._wordless = not all(firsts.values())
 
     def scores(self, text: str) -> dict[str, float]:
         """The score of each expert of which a pattern is in *text*."""
         folded = window(text).casefold()
         found: dict[tuple[str, str], float] = {}
-        if self._words is not None:
-            for hit in set(self._words.findall(folded)):
-                _count(found, self._word_hits[hit])
+        said = _words_of(folded)
+        for hit in self._words.keys() & said:
+            _count(found, self._words[hit])
+        if self._phrases is not None and (self._wordless or not self._phrase_words.isdisjoint(said)):
+            for hit in set(self._phrases.findall(folded)):
+                _count(found, self._phrase_hits[hit])
         if self._literals is not None:
             for hit in set(self._literals.findall(folded)):
                 _count(found, self._literal_hits[hit])
@@ -92,7 +110,7 @@ def window(text: str) -> str:
     return f"{text[:WINDOW]}\n{text[-WINDOW:]}"
 
 
-def _count(found: dict[tuple[str, str], float], entries: Sequence[tuple[str, str, float]]) -> None:
+def _count(found: dict[tuple[str, str], float], entries: Sequence[_Entry]) -> None:
     """Each distinct text counts once for an expert, by the heaviest of its weights."""
     for expert, pattern, weight in entries:
         key = (expert, pattern)
@@ -100,21 +118,25 @@ def _count(found: dict[tuple[str, str], float], entries: Sequence[tuple[str, str
             found[key] = weight
 
 
-def _covered(
-    hit: str, table: Mapping[str, Sequence[tuple[str, float]]], *, whole_words: bool
-) -> tuple[tuple[str, str, float], ...]:
+def _words_of(folded: str) -> set[str]:
+    if folded.isascii():
+        return set(folded.translate(_ASCII_APART).split())
+    return set(_WORD.findall(folded))
+
+
+def _covered(hit: str, table: Mapping[str, Sequence[_Entry]], *, whole_words: bool) -> tuple[_Entry, ...]:
     """What is found where *hit* is: itself, and each pattern that it begins with."""
     prefixes = (hit[:n] for n in range(1, len(hit) + 1))
     return tuple(
-        (expert, prefix, weight)
+        entry
         for prefix in prefixes
         if prefix in table and not (whole_words and _is_word(hit[len(prefix) : len(prefix) + 1]))
-        for expert, weight in table[prefix]
+        for entry in table[prefix]
     )
 
 
 def _is_word(character: str) -> bool:
-    return re.match(r"\w", character) is not None
+    return _WORD.match(character) is not None
 
 
 def _trie(texts: Iterable[str]) -> str:

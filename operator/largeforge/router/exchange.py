@@ -31,8 +31,11 @@ class Client(Protocol):
         """Whether it speaks HTTP/1.0."""
         ...
 
-    def begin(self, head: bytes, *, until_close: bool) -> Callable[[bytes], object]:
-        """Send a response's head, to which the connection adds its own lines; returns where the body goes."""
+    def begin(self, head: bytes, first: bytes, *, until_close: bool) -> Callable[[bytes], object]:
+        """Send a response's head, to which the connection adds its own lines, and the first of its body.
+
+        Returns where the rest of the body goes.
+        """
         ...
 
     def end(self) -> None:
@@ -121,7 +124,7 @@ class Exchange:
 
     # What the connection to the engine says
 
-    def on_response(self, upstream: Upstream) -> Callable[[bytes], object] | None:
+    def on_response(self, upstream: Upstream, first: bytes) -> Callable[[bytes], object] | None:
         """Hand the head on, unless it is about the router's own dealings with the engine."""
         status = upstream.status
         if status == 404 or status in (401, 403) or 300 <= status < 400:
@@ -134,7 +137,7 @@ class Exchange:
         until_close = upstream.until_close or (self._client.http10 and upstream.chunked)
         chunked = upstream.chunked and not self._client.http10
         head = STATUS_LINES[status] + response_lines(upstream.headers, chunked=chunked) + self.decision.headers()
-        write = self._client.begin(head, until_close=until_close)
+        write = self._client.begin(head, first, until_close=until_close)
         if not self._client.writable:
             upstream.pause()
         return write

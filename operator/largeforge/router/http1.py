@@ -42,6 +42,7 @@ _NOT_UPSTREAM = HOP_BY_HOP | {
     b"x-data-parallel-rank",
 }
 _OURS = b"x-largeforge-"
+_PLAIN_CONNECTION = frozenset((b"keep-alive", b"close"))
 
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
 """A node that vanished without a word is noticed after 35 s, without a timer for each chunk."""
@@ -62,36 +63,29 @@ def head_end(tail: bytes, data: bytes, at: int) -> int:
     return found + 4 if found >= 0 else -1
 
 
-def named_in_connection(headers: Iterable[Header]) -> frozenset[bytes]:
-    """The header names that the sender's `Connection` declares to be of this connection only."""
-    return frozenset(
-        token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")
-    )
-
-
 def request_lines(headers: Iterable[Header]) -> bytes:
     """Those of a client's header lines that an engine gets."""
-    named = named_in_connection(headers)
-    return b"".join(
-        [
-            b"%b: %b\r\n" % (name, value)
-            for name, value in headers
-            if name not in _NOT_UPSTREAM and name not in named and not name.startswith(_OURS)
-        ]
-    )
+    return b"".join(_lines(headers, _NOT_UPSTREAM))
 
 
 def response_lines(headers: Iterable[Header], *, chunked: bool) -> bytes:
     """Those of an engine's header lines that the client gets; the framing is the engine's own where it is *chunked*."""
-    named = named_in_connection(headers)
-    lines = [
-        b"%b: %b\r\n" % (name, value)
-        for name, value in headers
-        if name not in HOP_BY_HOP and name not in named and not name.startswith(_OURS)
-    ]
+    lines = _lines(headers, HOP_BY_HOP)
     if chunked:
         lines.append(b"transfer-encoding: chunked\r\n")
     return b"".join(lines)
+
+
+def _lines(headers: Iterable[Header], dropped: frozenset[bytes]) -> list[bytes]:
+    """The lines but for those *dropped*, those of our own names, and those that `Connection` declares to be its own."""
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
+            dropped = dropped.union(token.strip().lower() for token in value.split(b","))
+    lines: list[bytes] = []
+    for name, value in headers:
+        if name not in dropped and not name.startswith(_OURS):
+            lines += (name, b": ", value, b"\r\n")
+    return lines
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:

@@ -208,12 +208,8 @@ class ClientConnection(asyncio.Protocol):
 
     def respond(self, status: int, body: bytes, headers: bytes = b"") -> None:
         """Answer with JSON, and go on to the next request."""
-        write = self.begin(
-            STATUS_LINES[status] + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) + headers,
-            until_close=False,
-        )
-        if self._reader.method != b"HEAD":
-            write(body)
+        head = STATUS_LINES[status] + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        self.begin(head + headers, b"" if self._reader.method == b"HEAD" else body, until_close=False)
         self.end()
 
     def fail(self, error: ApiError, headers: bytes) -> None:
@@ -221,12 +217,12 @@ class ClientConnection(asyncio.Protocol):
         lines = "".join(f"{name}: {value}\r\n" for name, value in error.headers.items()).encode()
         self.respond(error.status, error.body(), headers + lines)
 
-    def begin(self, head: bytes, *, until_close: bool) -> Callable[[bytes], object]:
-        """Send a head; what is returned takes the body."""
+    def begin(self, head: bytes, first: bytes, *, until_close: bool) -> Callable[[bytes], object]:
+        """Send a head and the first of its body; what is returned takes the rest."""
         self._until_close = until_close
         if until_close or self._service.draining:
             self._keep_alive = False
-        self._transport.write(head + (b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"))
+        self._transport.write(head + (b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n") + first)
         return self._transport.write
 
     def end(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -12,13 +12,18 @@ from largeforge.router.http1 import Header, head_end
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_INTERIM_RESPONSES = 8
+COPY_BYTES = 16 * 1024
+"""Below this, copying the parts together costs less than a gathering write."""
 
 
 class Owner(Protocol):
     """Who waits for the response."""
 
-    def on_response(self, upstream: Upstream) -> Callable[[bytes], object] | None:
-        """The head is complete. Where the body's bytes go, or None where the owner wants no more of it."""
+    def on_response(self, upstream: Upstream, first: bytes) -> Callable[[bytes], object] | None:
+        """The head is complete, and *first* of the body has come with it.
+
+        Returns where further bytes of the body go, or None where the owner wants no more of it and has abandoned it.
+        """
 
     def on_end(self) -> None:
         """The response is complete; the connection belongs to nobody."""
@@ -59,11 +64,14 @@ class Upstream(asyncio.Protocol):
         self._keep_alive = False
         self._surplus = False
 
-    def send(self, owner: Owner, parts: Iterable[bytes | memoryview]) -> None:
+    def send(self, owner: Owner, parts: list[bytes | memoryview]) -> None:
         """Send a request; *owner* gets exactly one of `on_end` and `on_lost`, unless it calls `abandon`."""
         self._reset()
         self._owner = owner
-        self.transport.writelines(parts)
+        if sum(map(len, parts)) < COPY_BYTES:
+            self.transport.write(b"".join(parts))
+        else:
+            self.transport.writelines(parts)
 
     def abandon(self) -> None:
         """Close at once; nobody is told."""
@@ -83,13 +91,14 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand the body's bytes on as they are; llhttp only looks for its end."""
-        if self._owner is None:
+        owner = self._owner
+        if owner is None:
             self.transport.abort()  # an engine that speaks unasked
             return
         try:
-            if self._write is None:
+            if not self._head_complete:
                 data = self._read_head(data)
-                if self._write is None:
+                if not self._head_complete:
                     return
             if data:
                 self._parser.feed_data(data)
@@ -99,10 +108,18 @@ class Upstream(asyncio.Protocol):
         if self._surplus:
             self._lose("the engine sent more than its response")
             return
-        if data:
-            self._write(data)
+        if self._write is None:
+            self._write = owner.on_response(self, self._payload(data))
+            if self._write is None:
+                return
+        else:
+            self._write(self._payload(data))
         if self._complete:
             self._finish()
+
+    def _payload(self, data: bytes) -> bytes:
+        """What the client gets of *data*."""
+        return data
 
     def _read_head(self, data: bytes) -> bytes:
         """Read a head that may come in pieces, and skip interim ones; what follows the head is returned."""
@@ -121,25 +138,25 @@ class Upstream(asyncio.Protocol):
                 return b""
             data = data[end:]
             if self.status >= 200:
-                return self._accept(data)
+                self._check_framing()
+                return data
             self._interim += 1
             if self._interim > MAX_INTERIM_RESPONSES:
                 raise httptools.HttpParserError("too many interim responses")
             self._tail, self.headers, self._head_complete, self._complete = b"", [], False, False
         return b""
 
-    def _accept(self, rest: bytes) -> bytes:
-        framing = dict(self.headers)
-        encoding = framing.get(b"transfer-encoding")
-        self.chunked = encoding is not None and encoding.lower() == b"chunked"
-        if encoding is not None and not self.chunked:
-            raise httptools.HttpParserError("only the transfer encoding chunked is understood")
-        self.until_close = not self._complete and not self.chunked and b"content-length" not in framing
-        owner = self._owner
-        write = owner.on_response(self) if owner else None
-        if write is not None:
-            self._write = write
-        return rest
+    def _check_framing(self) -> None:
+        """How the body ends."""
+        has_length = False
+        for name, value in self.headers:
+            if name == b"content-length":
+                has_length = True
+            elif name == b"transfer-encoding":
+                if value.lower() != b"chunked":
+                    raise httptools.HttpParserError("only the transfer encoding chunked is understood")
+                self.chunked = True
+        self.until_close = not self._complete and not self.chunked and not has_length
 
     def _finish(self) -> None:
         """The response is complete: back to the pool, if the connection may carry another."""
@@ -203,28 +220,20 @@ class Upstream(asyncio.Protocol):
 class DechunkedUpstream(Upstream):
     """For clients that speak HTTP/1.0 and know no chunks: hands on the body alone, and carries one request only."""
 
-    def _accept(self, rest: bytes) -> bytes:
-        rest = super()._accept(rest)
-        if self._write is not None:
-            self._write = _Decoded(self._write)
-        return rest
+    def _reset(self) -> None:
+        super()._reset()
+        self._decoded: list[bytes] = []
+
+    def _payload(self, data: bytes) -> bytes:  # noqa: ARG002 - its content was taken by `on_body`
+        decoded = b"".join(self._decoded)
+        self._decoded.clear()
+        return decoded
 
     def on_body(self, body: bytes) -> None:
-        """Hand on what was in the chunk."""
-        if isinstance(self._write, _Decoded):
-            self._write.body(body)
+        """Take what was in the chunk."""
+        self._decoded.append(body)
 
     def on_message_complete(self) -> None:
         """Never back to the pool."""
         super().on_message_complete()
         self._keep_alive = False
-
-
-class _Decoded:
-    """A sink that drops raw bytes."""
-
-    def __init__(self, body: Callable[[bytes], object]) -> None:
-        self.body = body
-
-    def __call__(self, raw: bytes) -> None:
-        """Drop them: their content has been written already."""

@@ -81,15 +81,15 @@ def test_a_quarter_of_the_memory_is_kv_cache_on_a_cpu(memory, space):
 @pytest.mark.parametrize(
     ("given", "requests", "limits"),
     [
-        ({}, {"cpu": "1", "memory": "6Gi"}, {"cpu": "4", "memory": "6Gi"}),
+        ({}, {"cpu": "1", "memory": "6Gi"}, {"cpu": "2", "memory": "6Gi"}),
         ({"limits": {"cpu": "2"}}, {"cpu": "2", "memory": "6Gi"}, {"cpu": "2", "memory": "6Gi"}),
         (
             {"requests": {"cpu": "500m", "memory": "4Gi"}, "limits": {"cpu": "2", "memory": "5Gi"}},
             {"cpu": "500m", "memory": "4Gi"},
             {"cpu": "2", "memory": "5Gi"},
         ),
-        ({"requests": {"cpu": "500m"}}, {"cpu": "500m", "memory": "6Gi"}, {"cpu": "4", "memory": "6Gi"}),
-        ({"requests": {"memory": "8Gi"}}, {"cpu": "1", "memory": "8Gi"}, {"cpu": "4", "memory": "8Gi"}),
+        ({"requests": {"cpu": "500m"}}, {"cpu": "500m", "memory": "6Gi"}, {"cpu": "2", "memory": "6Gi"}),
+        ({"requests": {"memory": "8Gi"}}, {"cpu": "1", "memory": "8Gi"}, {"cpu": "2", "memory": "8Gi"}),
     ],
 )
 def test_requests_and_limits_are_always_both_set(given, requests, limits):
@@ -101,7 +101,7 @@ def test_the_overlay_places_the_pod_and_can_loosen_nothing():
     overlay = {
         "labels": {"team": "a", "largeforge.ai/inferenceservice": "other"},
         "nodeSelector": {"disk": "ssd"},
-        "env": [{"name": "OMP_NUM_THREADS", "value": "2"}, {"name": "HF_HUB_OFFLINE", "value": "0"}],
+        "env": [{"name": "TZ", "value": "UTC"}, {"name": "HF_HUB_OFFLINE", "value": "0"}],
         "securityContext": {"runAsUser": 0},
     }
     service = inferenceservice_of(compute={"gpusPerReplica": 0, "podTemplate": overlay})
@@ -110,7 +110,7 @@ def test_the_overlay_places_the_pod_and_can_loosen_nothing():
     assert template["metadata"]["labels"]["team"] == "a"
     assert template["spec"]["nodeSelector"] == {"disk": "ssd"}
     assert template["spec"]["securityContext"]["runAsUser"] == 2000
-    assert (environment(service)["OMP_NUM_THREADS"], environment(service)["HF_HUB_OFFLINE"]) == ("2", "1")
+    assert (environment(service)["TZ"], environment(service)["HF_HUB_OFFLINE"]) == ("UTC", "1")
 
 
 def test_a_field_that_is_no_longer_set_is_seen_as_drift():
@@ -152,3 +152,9 @@ def test_the_key_is_in_the_secret_and_nowhere_else():
 )
 def test_an_adapter_lies_in_the_store_or_nowhere(store, artifact, path):
     assert adapter_path(parse_pvc(store), parse_pvc(artifact)) == path
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [("500m", "1"), ("3", "3"), ("2500m", "2")])
+def test_threads_follow_the_cpu_limit(cpu, threads):
+    service = inferenceservice_of(compute={"gpusPerReplica": 0, "resources": {"limits": {"cpu": cpu}}})
+    assert environment(service)["OMP_NUM_THREADS"] == threads

@@ -234,23 +234,40 @@ async def test_a_broken_stream_without_framing_ends_in_a_reset(lab: Lab):
         await raw.rest()
 
 
-@pytest.mark.parametrize(
-    "surplus",
-    [
-        whole(completion()) + b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
-        STREAM + chunk(event("a")) + LAST + b"HTTP/1.1 200 OK\r\n\r\n",
-        STREAM + b"zz\r\n",
-    ],
-)
-async def test_bytes_that_are_no_part_of_the_answer_are_not_handed_on(lab: Lab, surplus: bytes):
-    async def script(received: Received) -> None:
-        await received.send(surplus)
+SURPLUS = [
+    (whole(completion()), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+    (STREAM + chunk(event("a")) + LAST, b"HTTP/1.1 200 OK\r\n\r\n"),
+    (STREAM + chunk(event("a")), b"zz\r\n"),
+]
 
+
+@pytest.mark.parametrize(("good", "bad"), SURPLUS)
+async def test_an_answer_with_more_than_its_end_in_the_first_piece_is_an_error(lab: Lab, good: bytes, bad: bytes):
+    async def script(received: Received) -> None:
+        await received.send(good + bad)
+
+    router = await lab.router(await lab.engine(script))
+    found = await router.ask(post(CHAT))
+    assert error(found) == (502, "engine_error")
+    assert found.raw.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(("good", "bad"), SURPLUS)
+async def test_bytes_that_are_no_part_of_the_answer_are_not_handed_on(lab: Lab, good: bytes, bad: bytes):
+    async def script(received: Received) -> None:
+        await received.send(good[:-3])
+        await asyncio.wait_for(proceed.wait(), 5)
+        await received.send(good[-3:] + bad)
+
+    proceed = asyncio.Event()
     router = await lab.router(await lab.engine(script))
     raw = await router.connect()
     await raw.send(post(CHAT))
-    got = await raw.rest()
+    got = await raw.until(b"\r\n\r\n")
+    proceed.set()
+    got += await raw.rest()
     assert got.count(b"HTTP/1.1") == 1
+    assert bad not in got
     assert router.outcomes() == {("general", "fallback", "cut"): 1}
 
 

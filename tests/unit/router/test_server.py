@@ -226,3 +226,32 @@ async def test_a_wrong_configuration_is_one_line_and_exit_78(
     assert await program.end() == 78
     assert message in program.log
     assert len(program.log.splitlines()) == 1
+
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: x
+contexts: [{name: x, context: {cluster: x, user: x}}]
+clusters: [{name: x, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: x, user: {token: abc}}]
+"""
+
+
+async def test_without_an_api_server_the_program_waits_and_says_that_it_is_not_ready(tmp_path: Path):
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    port, health = free_ports()
+    program = Program(
+        *("--host", "127.0.0.1", "--port", str(port), "--health-port", str(health)),
+        KUBECONFIG=str(tmp_path / "kubeconfig"),
+        LARGEFORGE_ALLOW_UNAUTHENTICATED="true",
+        LARGEFORGE_CLIENTS_DIR=str(tmp_path / "none"),
+        LARGEFORGE_NAMESPACE_KEY_FILE=str(tmp_path / "key"),
+    )
+    await program.until("started on port")
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{health}/readyz") as response:
+        assert (response.status, await response.text()) == (503, "no route table yet\n")
+    program.terminate()
+    assert await program.end() == 0
+    assert "Traceback" not in program.log

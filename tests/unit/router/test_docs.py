@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from largeforge.router import table_file
+from largeforge.router.classify import WINDOW
+from largeforge.router.settings import PREFIX, Settings
+
+TEXT = (Path(__file__).resolve().parents[3] / "docs" / "router.md").read_text()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_each_setting_is_documented_with_its_default(name: str):
+    default = Settings.model_fields[name].default
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    assert re.search(rf"\| `{PREFIX}{name.upper()}` \| `?{re.escape(shown)}`? \|", TEXT)
+
+
+def test_the_example_is_a_table():
+    (example,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    found = table_file.table(yaml.safe_load_all(example))
+    assert sorted(found.routes) == ["general", "smollm", "sql"]
+
+
+def test_the_window_is_documented():
+    assert f"longer than {2 * WINDOW:,} characters the first and the last {WINDOW:,}" in TEXT
