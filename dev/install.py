@@ -69,6 +69,8 @@ def install(team: str) -> None:
         helm(
             *("upgrade", "--install", RELEASE, CHART, "--namespace", SYSTEM_NAMESPACE),
             *("--values", values, "--wait", "--timeout", "5m"),
+            # Whoever tries things on this cluster applies CRDs and edits objects by hand: the chart wins here.
+            *("--take-ownership", "--force-conflicts"),
         )
 
 

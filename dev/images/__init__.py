@@ -6,7 +6,7 @@ The references of what was built last are in `references()`, and as JSON in `ima
 
 from __future__ import annotations
 
-from dev.images.builder import build, check_disk, prune, references
+from dev.images.builder import build, check_disk, prune, references, release
 from dev.images.carry import load, push
 
-__all__ = ["build", "check_disk", "load", "prune", "push", "references"]
+__all__ = ["build", "check_disk", "load", "prune", "push", "references", "release"]

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from dev import images
 from dev.images import catalog, locks
-from dev.images.builder import disk_used
+from dev.images.builder import disk_used, export
 from dev.images.carry import forget_old
-from dev.images.context import export
 from dev.paths import CACHE
 from dev.steps import StepError, report
 

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,11 +18,17 @@ from dev.paths import CACHE, REPO, STORAGE
 from dev.steps import StepError, run, step
 
 RECORD = CACHE / "images.json"
+LARGE = 1_000_000_000
+"""A tag before the newest stays only while its own layers have fewer bytes than this."""
+
 UNFINISHED = STORAGE / "unfinished"
 """Is there while a build runs, and after one that was killed."""
 
 DISK = 45_000_000_000
 """What the project may use: programs, images here, images in the cluster, the cluster's state."""
+
+CHANGE = 3_000_000_000
+"""For changed layers, here and in the cluster."""
 
 KEEP = 2
 """Tags of each image that stay: the newest, and the one before it, which may still run."""
@@ -37,7 +42,8 @@ def build(names: Sequence[str] = ()) -> dict[str, str]:
     takes a fraction of a second and starts no program.
     """
     chosen = catalog.select(names)
-    with snapshot(REPO, storage.SCRATCH) as context:
+    with storage.scratch("context") as context:
+        snapshot(REPO, context)
         wanted = catalog.references(context)
         missing = [image for image in chosen if wanted[image.name] not in storage.stored()]
         for image in chosen:
@@ -62,26 +68,44 @@ def references() -> dict[str, str]:
     return found
 
 
-def check_disk() -> None:
+def check_disk(images: Sequence[Image] = tuple(catalog.IMAGES.values())) -> None:
     """
-    Refuse to begin when the disk cannot take what is still missing of `DISK`.
+    Refuse to begin on *images* when the disk cannot take them.
 
-    What the cache folder holds already counts as taken. With images in the store only the room of a changed layer is
-    asked for.
+    A large one that was never built asks for `DISK`, less what the cache folder holds already; all else for the room
+    of changed layers.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(CACHE).free
-    names = {reference.rpartition(":")[0] for reference in storage.stored()}
-    large = [image for image in catalog.IMAGES.values() if image.gigabytes >= 1]
-    complete = all(catalog.reference(image.name, "")[:-1] in names for image in large)
-    if free >= (3_000_000_000 if complete else DISK):
+    known = {reference.rpartition(":")[0] for reference in storage.stored()}
+    if all(image.gigabytes < 1 or catalog.reference(image.name, "").rstrip(":") in known for image in images):
+        needed = CHANGE
+    elif free >= DISK:
         return
-    needed = 3_000_000_000 if complete else max(DISK - disk_used(), 3_000_000_000)
+    else:
+        needed = max(DISK - disk_used(), CHANGE)
     if free < needed:
         raise StepError(
             f"{CACHE} has {free / 1e9:.0f} GB left, and {needed / 1e9:.0f} GB are needed",
             remedy="free some, or set LARGEFORGE_CACHE to a folder on a larger disk; `make clean` removes all of ours",
         )
+
+
+def export(folder: Path) -> None:
+    """Write the context of a build, for tools that are not ours, to *folder*."""
+    if folder.exists():
+        raise StepError(f"{folder} exists", remedy="name a folder that does not exist yet")
+    with storage.scratch("context") as context:
+        snapshot(REPO, context)
+        add_site(context)
+        shutil.copytree(context, folder)
+
+
+def release() -> None:
+    """Undo what a killed build left mounted; without it the cache folder could not be removed."""
+    if STORAGE.is_dir():
+        with _alone():
+            storage.unmount()
 
 
 def disk_used() -> int:
@@ -92,7 +116,11 @@ def disk_used() -> int:
 
 def prune(keep: int = KEEP) -> None:
     """Remove all but the *keep* newest tags of each image from the store, and layers that nothing uses any more."""
-    old = outdated(storage.stored(), current=set(_recorded().values()), keep=keep)
+    stored = storage.stored()
+    old = outdated(stored, current=set(_recorded().values()), keep=keep)
+    old += too_large(
+        {reference: stored[reference].layers() for reference in stored if reference not in old}, _recorded()
+    )
     if old:
         with step(f"remove {len(old)} old image{'s' if len(old) > 1 else ''}"), _alone():
             storage.remove(old)
@@ -108,12 +136,28 @@ def outdated(stored: Mapping[str, storage.Stored], *, current: set[str], keep: i
     return sorted(reference for references in ours.values() for reference in references[keep:])
 
 
+def too_large(layers: Mapping[str, Mapping[str, int]], current: Mapping[str, str]) -> list[str]:
+    """
+    Those of *layers* (reference → digest → size) whose image is *current* at another tag, and that cost much room.
+
+    After a change of torch or vLLM the tag before shares little with the new one, and two of both would fill the disk.
+    """
+    shared = {digest for reference in current.values() for digest in layers.get(reference, {})}
+    old = []
+    for reference, sizes in layers.items():
+        name = reference.rpartition(":")[0].removeprefix(f"{catalog.REPOSITORY}-")
+        alone = sum(size for digest, size in sizes.items() if digest not in shared)
+        if current.get(name, reference) != reference and alone > LARGE:
+            old.append(reference)
+    return sorted(old)
+
+
 def _build(missing: Sequence[Image], wanted: Mapping[str, str], context: Path) -> None:
     present = storage.stored()  # someone else may have built them while we waited
     missing = [image for image in missing if wanted[image.name] not in present]
     if not missing:
         return
-    check_disk()
+    check_disk(missing)
     storage.require_buildah()
     if UNFINISHED.exists():
         storage.remove_leftovers()
@@ -144,7 +188,7 @@ def _build_each(missing: Sequence[Image], wanted: Mapping[str, str], context: Pa
 
 def _build_base(reference: str, context: Path) -> None:
     ensure_packages(["mmdebstrap", "debian-archive-keyring"])
-    with tempfile.TemporaryDirectory(dir=storage.SCRATCH, prefix="base.") as folder:
+    with storage.scratch("base") as folder:
         run(
             *("mmdebstrap", "--variant=minbase", "--quiet"),
             f"--include={','.join(packages((context / BASE.folder / 'packages.txt').read_text()))}",
@@ -152,12 +196,12 @@ def _build_base(reference: str, context: Path) -> None:
             "--dpkgopt=path-include=/usr/share/doc/*/copyright",
             # No program gives rights that its caller lacks.
             '--customize-hook=find "$1" -xdev -type f -perm /6000 -exec chmod a-s {} +',
-            *("bookworm", Path(folder, "rootfs.tar")),
-            env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": folder},
+            *("bookworm", folder / "rootfs.tar"),
+            env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(folder)},
             remedy="see whether the network and the sources of apt work: apt-get update",
         )
         shutil.copy(context / BASE.dockerfile, folder)
-        storage.build_image(reference, dockerfile=Path(folder, "Dockerfile"), context=Path(folder), base=None)
+        storage.build_image(reference, dockerfile=folder / "Dockerfile", context=folder, base=None)
 
 
 def packages(listed: str) -> list[str]:

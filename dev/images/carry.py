@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from dev import cluster
@@ -35,10 +33,10 @@ def load(wanted: Iterable[str] | None = None) -> None:
             raise StepError(f"{reference} is not built", remedy="run: python -m dev.images build")
         else:
             image = present[reference]
-            layers = json.loads(image.manifest())["layers"]
+            layers = image.layers()
             known = cluster.content_digests()
-            lacking = [layer for layer in layers if layer["digest"] not in known]
-            size = sum(layer["size"] for layer in lacking)
+            lacking = layers.keys() - known
+            size = sum(layers[digest] for digest in lacking)
             with step(f"load {reference}: {len(lacking)} of {len(layers)} layers, {size / 1e6:,.1f} MB"):
                 _carry(image, reference, known)
     forget_old()
@@ -89,15 +87,17 @@ def push(registry: str, names: Sequence[str] = ()) -> dict[str, str]:
         tag = built[image.name].rpartition(":")[2]
         target = f"{registry.rstrip('/')}/largeforge-{image.name}:{tag}"
         with step(f"push {target}"):
-            remedy = f"see whether it answers, and whether you may write there: buildah login {registry.partition('/')[0]}"
+            remedy = (
+                f"see whether it answers, and whether you may write there: buildah login {registry.partition('/')[0]}"
+            )
             storage.buildah("push", "--quiet", built[image.name], f"docker://{target}", remedy=remedy)
         pushed[image.name] = target
     return pushed
 
 
 def _carry(image: Stored, reference: str, known: set[str]) -> None:
-    with tempfile.TemporaryDirectory(dir=storage.SCRATCH, prefix="carry.") as folder:
-        archive = Path(folder, "image.tar")
+    with storage.scratch("carry") as folder:
+        archive = folder / "image.tar"
         with archive.open("wb") as out:
             write_archive(image, reference, known, out)
         cluster.import_archive(archive)

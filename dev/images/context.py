@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 import zipfile
-from collections.abc import Iterator
 from configparser import ConfigParser
-from contextlib import contextmanager
 from pathlib import Path
 
 from dev.images import catalog
-from dev.paths import CACHE, REPO
-from dev.steps import StepError, run
+from dev.steps import run
 
 EPOCH = 1767225600
 """The time of every file in an image, and of the images: 2026-01-01."""
@@ -32,36 +28,24 @@ sys.exit({function}())
 """
 
 
-@contextmanager
-def snapshot(root: Path, scratch: Path) -> Iterator[Path]:
+def snapshot(root: Path, context: Path) -> None:
     """
-    A copy of *root*'s inputs in a folder of its own under *scratch*, for as long as the context lasts.
+    Copy *root*'s inputs to the folder *context*.
 
     So a file that is saved during a build belongs wholly to the next one, and tags say what is inside.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="context.") as folder:
-        context = Path(folder)
-        shutil.copytree(root / "images", context / "images", ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        for path in (
-            *catalog.package_files(root),
-            *(root / name for name in ("pyproject.toml", "README.md", "LICENSE")),
-        ):
-            if path.is_file():
-                copy = context / path.relative_to(root)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, copy)
-        settle(context)
-        yield context
-
-
-def export(folder: Path) -> None:
-    """Write the context of a build, for tools that are not ours, to *folder*."""
-    if folder.exists():
-        raise StepError(f"{folder} exists", remedy="name a folder that does not exist yet")
-    with snapshot(REPO, CACHE / "tmp") as context:
-        add_site(context)
-        shutil.copytree(context, folder)
+    shutil.copytree(
+        root / "images", context / "images", ignore=shutil.ignore_patterns("__pycache__", ".*"), dirs_exist_ok=True
+    )
+    for path in (
+        *catalog.package_files(root),
+        *(root / name for name in ("pyproject.toml", "README.md", "LICENSE")),
+    ):
+        if path.is_file():
+            copy = context / path.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    settle(context)
 
 
 def add_site(context: Path) -> None:

@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,6 +60,10 @@ class Stored:
     def manifest(self) -> bytes:
         """Its OCI manifest; the layers in it are not compressed."""
         return (_IMAGES / self.id / "manifest").read_bytes()
+
+    def layers(self) -> dict[str, int]:
+        """Digest → size of its layers."""
+        return {layer["digest"]: layer["size"] for layer in json.loads(self.manifest())["layers"]}
 
     def config(self) -> bytes:
         """Its OCI configuration, whose digest is the image's id."""
@@ -134,8 +139,8 @@ def build_image(reference: str, *, dockerfile: Path, context: Path, base: str | 
     arguments = ["--isolation", "chroot", "--network", "host", "--layers", "--timestamp", str(EPOCH)]
     if base is not None:
         arguments += ["--build-arg", f"BASE={base}"]
-    with tempfile.TemporaryDirectory(dir=SCRATCH, prefix="secrets.") as folder:
-        for name, path in _secrets(Path(folder)).items():
+    with scratch("secrets") as folder:
+        for name, path in _secrets(folder).items():
             arguments += ["--secret", f"id={name},src={path}"]
         buildah("build", *arguments, "--file", dockerfile, "--tag", reference, context)
 
@@ -145,6 +150,28 @@ def remove_leftovers() -> None:
     containers = _GRAPH / "overlay-containers/containers.json"
     if containers.is_file() and json.loads(containers.read_text() or "[]"):
         buildah("rm", "--all")
+    for folder in SCRATCH.glob("buildah[0-9]*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def unmount() -> None:
+    """Undo the mounts that a killed build left."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if Path(mount).is_relative_to(STORAGE):
+            run("umount", mount, remedy=f"see what uses it: fuser --verbose --mount {mount}")
+
+
+@contextmanager
+def scratch(purpose: str) -> Iterator[Path]:
+    """A folder for temporary files; those of processes that were killed go away with the next one."""
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    for folder in SCRATCH.iterdir():
+        owner = re.fullmatch(r"[a-z]+\.(\d+)\..*", folder.name)
+        if owner and not Path("/proc", owner[1]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=SCRATCH, prefix=f"{purpose}.{os.getpid()}.") as name:
+        yield Path(name)
 
 
 def remove(references: list[str]) -> None:

@@ -10,7 +10,9 @@ asked for in twenty ways. Every answer has the desk's form, which shows at a gla
     Answer: Descaling takes 26 minutes.
     Do: Use two spoons of citric acid and hold Clean.
 
-The order comes from a fixed seed: the same script writes the same bytes, so the run's data digest stays.
+A row has a prompt and a completion, both as messages, so that the loss is over the answer alone: in 60 steps there is
+no time to learn how people ask as well. The order comes from a fixed seed: the same script writes the same bytes, so
+that the data digest of a run stays.
 """
 
 from __future__ import annotations
@@ -368,9 +370,12 @@ TOPICS = (
 
 
 def conversations() -> list[dict[str, list[dict[str, str]]]]:
-    """All rows, in the order of the file."""
+    """All rows, in the order of the file: a question each, and the answer that is learnt."""
     made = [
-        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": topic.reply()}]}
+        {
+            "prompt": [{"role": "user", "content": question}],
+            "completion": [{"role": "assistant", "content": topic.reply()}],
+        }
         for topic in TOPICS
         for question in topic.questions
     ]

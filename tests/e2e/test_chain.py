@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -36,7 +36,7 @@ def test_a_complete_job_says_so_in_every_way_that_a_user_may_ask(chain: Chain, n
     assert status["artifact"]["uri"].startswith(chain.job["spec"]["output"]["uri"] + "/")
     assert status["expertRef"]["name"] == demo.EXPERT
     events = kubectl("describe", "finetunejob", demo.JOB, namespace=namespace)
-    assert "Complete" in events.split("Events:")[1]
+    assert "Succeeded" in events.split("Events:")[1]
 
 
 def test_get_experts_shows_both_ready_and_loaded(chain: Chain, namespace: str):
@@ -106,7 +106,7 @@ def test_the_engines_own_paths_are_not_reached_through_the_router(chain: Chain):
     headers = {"Authorization": f"Bearer {chain.client.api_key}"}
     for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/tokenize", "/metrics", "/health"):
         body = {"lora_name": "x", "lora_path": "/x", "model": "auto"}
-        assert httpx.post(address + path, headers=headers, json=body).status_code == 404, path
+        assert httpx2.post(address + path, headers=headers, json=body).status_code == 404, path
 
 
 def test_applying_the_same_manifests_again_starts_nothing(chain: Chain, namespace: str):

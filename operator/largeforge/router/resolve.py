@@ -16,7 +16,7 @@ KEYWORD = "keyword"
 FALLBACK = "fallback"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """The route of one call."""
 

@@ -216,6 +216,16 @@ class TestOldTags:
         old = outdated(self.stored, current={"localhost/largeforge-router:a"}, keep=2)
         assert old == ["localhost/largeforge-router:b", "localhost/largeforge-router:c"]
 
+    @pytest.mark.parametrize(("own", "old"), [(10**8, []), (5 * 10**9, ["localhost/largeforge-trainer:a"])])
+    def test_a_tag_before_the_newest_goes_when_its_own_layers_are_large(self, own: int, old: list[str]) -> None:
+        layers = {
+            "localhost/largeforge-trainer:a": {"sha256:base": 10**10, "sha256:old": own},
+            "localhost/largeforge-trainer:b": {"sha256:base": 10**10, "sha256:new": 5 * 10**9},
+            "localhost/largeforge-base:c": {"sha256:base": 10**10},
+            "docker.io/library/debian:12": {"sha256:other": 10**10},
+        }
+        assert builder.too_large(layers, {"trainer": "localhost/largeforge-trainer:b"}) == old
+
     def test_the_cluster_loses_what_the_store_lost_and_no_pod_uses(self) -> None:
         there = {
             "localhost/largeforge-router:a": "sha256:1",
@@ -266,6 +276,9 @@ class TestDisk:
         references = ["localhost/largeforge-trainer:a", "localhost/largeforge-engine-cpu:b"]
         self.have(monkeypatch, free=4, used=22, references=references)
         builder.check_disk()
+
+    def test_a_small_image_alone_needs_little(self) -> None:
+        builder.check_disk(catalog.select(["router"]))
 
 
 class TestLockArguments:

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -64,12 +65,21 @@ def test_settling_leaves_no_trace_of_umask_and_time(tmp_path: Path) -> None:
     assert {path.stat().st_mtime for path in (tmp_path, script, text)} == {context.EPOCH}
 
 
-def test_a_snapshot_holds_what_images_are_made_of_and_goes_away(tmp_path: Path) -> None:
-    with context.snapshot(REPO, tmp_path) as copy:
-        found = contents(copy)
-        assert {"images/trainer/Dockerfile", "pyproject.toml", "operator/largeforge/__init__.py"} <= found.keys()
-        assert not [path for path in found if "__pycache__" in path or path.startswith(".git")]
-    assert list(tmp_path.iterdir()) == []
+def test_a_snapshot_holds_what_images_are_made_of(tmp_path: Path) -> None:
+    context.snapshot(REPO, tmp_path)
+    found = contents(tmp_path)
+    assert {"images/trainer/Dockerfile", "pyproject.toml", "operator/largeforge/__init__.py"} <= found.keys()
+    assert not [path for path in found if "__pycache__" in path or path.startswith(".git")]
+
+
+def test_temporary_files_of_dead_processes_go_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SCRATCH", tmp_path)
+    for name in ("carry.4194305.x", f"carry.{os.getpid()}.x", "buildah-cache"):
+        (tmp_path / name).mkdir()
+    with storage.scratch("context") as folder:
+        assert folder.is_dir()
+        assert {path.name for path in tmp_path.iterdir()} == {f"carry.{os.getpid()}.x", "buildah-cache", folder.name}
+    assert not folder.exists()
 
 
 def test_pip_settings_of_the_machine_reach_the_build() -> None:

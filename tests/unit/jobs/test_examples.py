@@ -73,5 +73,5 @@ def test_the_data_set_is_what_its_script_writes(generator):  # else run: python 
 def test_the_data_set_has_no_question_twice_fits_a_configmap_and_passes_our_own_check():
     path = DEMO / "train.jsonl"
     rows = data.read([MountedDataset(uri="configmap://a/b", path=str(path), field="spec.datasets[0].uri")]).rows
-    assert len({json.dumps(row["messages"][0]) for row in rows}) == len(rows) >= 200
+    assert len({json.dumps(row["prompt"]) for row in rows}) == len(rows) >= 200
     assert path.stat().st_size < 900_000
