@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from dev import cluster, demo, images, testing
 from dev.paths import CACHE, REPO
-from dev.steps import StepError, report, step
+from dev.steps import StepError, report, run, step
 
 GENERATORS = (
     ("largeforge.api.crds", "crds"),
@@ -56,11 +56,18 @@ def build_images() -> int:
     return 0
 
 
+def down() -> int:
+    """Undo what the cluster and the builds did to the machine; what was built stays cached."""
+    cluster.down()
+    images.release()
+    return 0
+
+
 def clean() -> int:
     """Remove the caches."""
     with step(f"remove {CACHE}"):
-        subprocess.run(["chmod", "-R", "u+w", CACHE], check=False)
-        shutil.rmtree(CACHE, ignore_errors=True)
+        # Not shutil.rmtree: it would walk into whatever is mounted there.
+        run("rm", "-rf", "--one-file-system", CACHE)
     return 0
 
 
@@ -76,7 +83,7 @@ def main() -> int:
     arguments = parser.parse_args()
     actions = {
         "up": cluster.up,
-        "down": cluster.down,
+        "down": down,
         "images": build_images,
         "demo": demo.demo,
         "env": demo.print_environment,

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dev import cluster, images
 from dev.cluster.kind import engine_answers
@@ -47,7 +48,7 @@ def prepare_cluster() -> None:
 LINT = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
-    ("importlinter.cli", "lint"),
+    ("lint-imports",),
     ("yamllint", "--strict", "-c", "dev/yamllint.yaml", "crds", "examples", "charts/largeforge/values.yaml"),
 )
 PARTS: dict[str, Part] = {
@@ -74,12 +75,13 @@ def run_part(name: str) -> bool:
     """Prepare and run one part; whether all of it passed."""
     part = PARTS[name]
     part.prepare()
+    tools = Path(sys.executable).parent  # the programs of .venv
     environment = dict(os.environ)
     if part.cluster:
         environment["KUBECONFIG"] = str(cluster.kubeconfig())
     print(f"==> {part.title}", flush=True)
     return all(
-        subprocess.run([sys.executable, "-m", *command], cwd=REPO, env=environment, check=False).returncode == 0
+        subprocess.run([tools / command[0], *command[1:]], cwd=REPO, env=environment, check=False).returncode == 0
         for command in part.commands
     )
 
