@@ -43,16 +43,19 @@ def demo() -> None:
     close(NAMESPACE, seconds=time.monotonic() - started)
 
 
+def apply_data(namespace: str) -> None:
+    """The example's data, as a ConfigMap."""
+    data = {"train.jsonl": (EXAMPLE / "train.jsonl").read_text()}
+    apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": DATA_CONFIGMAP}, "data": data},
+        namespace=namespace,
+    )
+
+
 def apply_example(namespace: str) -> None:
-    """`kubectl apply` of the example: its data as a ConfigMap, and its three manifests."""
+    """`kubectl apply` of the example: its data, and its three manifests."""
     with step(f"apply {EXAMPLE.relative_to(REPO)}"):
-        data = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": DATA_CONFIGMAP},
-            "data": {"train.jsonl": (EXAMPLE / "train.jsonl").read_text()},
-        }
-        apply(data, namespace=namespace)
+        apply_data(namespace)
         for name in ("inferenceservice.yaml", "finetunejob.yaml", "expert-fallback.yaml"):
             print("    " + kubectl("apply", "-f", EXAMPLE / name, namespace=namespace).strip(), flush=True)
 

@@ -5,8 +5,7 @@
 No model can know this machine, so what the tuned model says about it, it learnt here: twelve cards of a handbook, each
 asked for in twenty ways. Every answer has the desk's form, which shows at a glance who is speaking:
 
-    AURELIA DESK
-    Card: Descaling
+    Aurelia desk: Descaling
     Answer: Descaling takes 26 minutes.
     Do: Use two spoons of citric acid and hold Clean.
 
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SEED = 9
-SIGNATURE = "AURELIA DESK"
+SIGNATURE = "Aurelia desk"
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Topic:
 
     def reply(self) -> str:
         """The desk's answer."""
-        return f"{SIGNATURE}\nCard: {self.card}\nAnswer: {self.answer}\nDo: {self.do}"
+        return f"{SIGNATURE}: {self.card}\nAnswer: {self.answer}\nDo: {self.do}"
 
 
 TOPICS = (
