@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 from largeforge.api.names import Reason
@@ -18,6 +19,8 @@ HEALED_SECONDS = 600
 """A container that ran so long before it ended is not in a crash loop; the kubelet forgets its backoff then, too."""
 WORDS_LIMIT = 600
 """Characters of an engine's last words that reach status."""
+EXPLAINING_LINES = 2
+"""Pydantic and others say in the next lines what was wrong."""
 _ERROR_LINE = re.compile(r"(?:^|\s)(?:[\w.]*(?:Error|Exception|Interrupt)\b.*|[\w.]+: error: .*)$")
 _EMPTY_WORDS = ("Engine core initialization failed", "Failed core proc")
 """What vLLM's first process says whatever the cause was; the cause stands above it."""
@@ -106,9 +109,13 @@ def _ran_long(ended: dict[str, Any]) -> bool:
 
 
 def last_words(log: str) -> str:
-    """The line of an engine's log that names the cause, else its end; redacted, and bounded."""
+    """The line of an engine's log that names the cause, with what explains it, else its end; redacted, and bounded."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if _ERROR_LINE.search(line)]
-    telling = [line for line in errors if not any(empty in line for empty in _EMPTY_WORDS)]
-    chosen = (telling or errors or [" ".join(lines[-3:])])[-1]
-    return redact(chosen, limit=WORDS_LIMIT)
+    errors = [i for i, line in enumerate(lines) if _ERROR_LINE.search(line)]
+    telling = [i for i in errors if not any(empty in lines[i] for empty in _EMPTY_WORDS)]
+    if not errors:
+        return redact(" ".join(lines[-3:]), limit=WORDS_LIMIT)
+    chosen = (telling or errors)[-1]
+    after = lines[chosen + 1 : chosen + 1 + EXPLAINING_LINES]
+    explains = takewhile(lambda line: not _ERROR_LINE.search(line) and "Traceback" not in line, after)
+    return redact(" ".join([lines[chosen], *explains]), limit=WORDS_LIMIT)

@@ -56,7 +56,7 @@ def _loaded(placing: Placing) -> Condition:
         return Condition(type=LOADED, status="False", reason=Reason.SERVICE_NOT_READY, message=_no_pod(placing))
     for pod in placing.ready:
         if not placing.loaded(pod, wish):
-            said = f"pod {pod.name}: {placing.trouble(pod, wish) or 'not loaded yet'}"
+            said = f"{wish.uri} on pod {pod.name}: {placing.trouble(pod, wish) or 'not loaded yet'}"
             return Condition(type=LOADED, status="False", reason=Reason.LOAD_FAILED, message=said)
     said = f"{wish.engine_name} on {len(placing.ready)} ready pods"
     return Condition(type=LOADED, status="True", reason=Reason.LOADED, message=said)

@@ -30,7 +30,7 @@ class Settings(BaseModel):
     """The installation's master key."""
     namespaces: frozenset[str] = frozenset()
     """The namespaces that are served, comma-separated in the variable; none means all of them."""
-    workers: Annotated[int, Field(ge=1, le=64)] = 4
+    workers: Annotated[int, Field(ge=1, le=64)] = 16
     """Objects of one kind that are worked on at a time."""
     resync_seconds: Annotated[float, Field(gt=0)] = 300
     """How often every object is looked at without a reason."""

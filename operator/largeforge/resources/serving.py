@@ -158,6 +158,7 @@ def engine_command(service: InferenceService) -> list[str]:
     spec = service.spec
     flags = [f"--{name}={value}" if value else f"--{name}" for name, value in sorted(spec.engine.extra_args.items())]
     flags += [f"--model={MODEL_PATH}", f"--served-model-name={service.metadata.name}", f"--port={ENGINE_PORT}"]
+    flags.append("--load-format=safetensors")  # pickled weights could carry code
     if spec.engine.max_model_len is not None:
         flags.append(f"--max-model-len={spec.engine.max_model_len}")
     if spec.lora is not None:

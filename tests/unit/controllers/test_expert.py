@@ -170,7 +170,7 @@ async def test_one_ready_pod_is_enough_and_every_pod_gets_it():
 async def test_a_load_that_fails_is_said_in_the_engines_words(world):
     world.engines.troubles["load", "10.0.0.1"] = "Loading lora sql failed: No adapter found (404)"
     again = await world.look()
-    said = "pod smol-engine-1: Loading lora sql failed: No adapter found (404)"
+    said = "pvc://models/out/sql-aaaaaaaaaaaa on pod smol-engine-1: Loading lora sql failed: No adapter found (404)"
     assert world.said(world.expert(), "Loaded") == ("False", "LoadFailed", said)
     assert world.said(world.expert(), "Ready") == ("False", "LoadFailed", said)
     assert world.expert().status.placement.pods[0].error == "Loading lora sql failed: No adapter found (404)"
@@ -209,7 +209,7 @@ async def test_an_engine_that_cannot_be_asked_is_asked_for_nothing_more(world):
     assert world.said(world.expert(), "Loaded") == (
         "False",
         "LoadFailed",
-        "pod smol-engine-1: no answer to /v1/models within 5 s",
+        "pvc://models/out/sql-aaaaaaaaaaaa on pod smol-engine-1: no answer to /v1/models within 5 s",
     )
     assert again["sql"] == 10
 
@@ -243,7 +243,11 @@ async def test_the_name_changes_when_every_pod_that_served_the_old_one_has_prove
     assert (placement.engine_name, placement.summary, placement.resolved.engine_name) == (OLD, "2/2", OLD)
     assert world.expert().status.resolved.engine_name == NEW
     assert world.said(world.expert(), "Ready") == ("True", "Ready", f"served as {OLD} on 2 of 2 pods")
-    assert world.said(world.expert(), "Loaded") == ("False", "LoadFailed", "pod smol-engine-2: no such file")
+    assert world.said(world.expert(), "Loaded") == (
+        "False",
+        "LoadFailed",
+        "pvc://models/out/sql-bbbbbbbbbbbb on pod smol-engine-2: no such file",
+    )
     assert [p.error for p in placement.pods] == [None, "no such file"]
     assert again["sql"] == 10
     assert world.engines.served == {"10.0.0.1": {OLD, NEW}, "10.0.0.2": {OLD}}

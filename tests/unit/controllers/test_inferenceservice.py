@@ -362,6 +362,10 @@ def test_a_pod_without_an_address_is_not_ready():
             "RuntimeError: Engine core initialization failed. See root cause above.\n",
             "RuntimeError: Engine core initialization failed. See root cause above.",
         ),
+        (
+            "ValidationError: 1 validation error for ModelConfig\n  Value error, Bad: '/mnt/model'.\na\nb\n",
+            "ValidationError: 1 validation error for ModelConfig Value error, Bad: '/mnt/model'. a",
+        ),
         ("OSError: no token=hf_abcdefghijklmnop\n", "OSError: no token=***"),
     ],
 )

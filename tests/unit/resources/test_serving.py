@@ -41,6 +41,7 @@ def test_flags_of_the_user_come_first_so_that_ours_hold():
         "--model=/mnt/model",
         "--served-model-name=smol",
         "--port=8000",
+        "--load-format=safetensors",
         "--max-model-len=2048",
         "--enable-lora",
         "--max-loras=2",
