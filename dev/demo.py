@@ -19,12 +19,13 @@ JOB = "aurelia-sft"
 EXPERT = "aurelia"
 FALLBACK = "smollm2"
 SERVICE = "smollm2-135m"
-SIGNATURE = "AURELIA DESK"
+SIGNATURE = "Aurelia desk"
 """What the example's data taught the expert to begin every answer with."""
 
 EXPERT_QUESTION = "May I wash the brew group with soap?"
 FALLBACK_QUESTION = "What is the capital of France?"
-PINNED_QUESTION = "How long does descaling take?"
+PINNED_QUESTION = "A red light is blinking. What do I do?"
+"""No word of it is a keyword: with `auto` it would go to the fallback."""
 
 
 def demo() -> None:

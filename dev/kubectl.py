@@ -14,7 +14,7 @@ from dev.cluster.programs import program
 from dev.steps import StepError, run
 
 Manifest = dict[str, Any]
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 
 
 def environment() -> dict[str, str]:
