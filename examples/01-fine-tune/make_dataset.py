@@ -9,7 +9,7 @@ asked for in twenty ways. Every answer has the desk's form, which shows at a gla
     Answer: Descaling takes 26 minutes.
     Do: Use two spoons of citric acid and hold Clean.
 
-A row has a prompt and a completion, both as messages, so that the loss is over the answer alone: in 60 steps there is
+A row has a prompt and a completion, both as messages, so that the loss is over the answer alone: in 50 steps there is
 no time to learn how people ask as well. The order comes from a fixed seed: the same script writes the same bytes, so
 that the data digest of a run stays.
 """

@@ -11,22 +11,27 @@ CGROUP = Path("/sys/fs/cgroup")
 def available(cgroup: Path = CGROUP) -> int:
     """Whole processors: the control group's quota where there is one, else what the scheduler lets this process use."""
     cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores
-    return cores
+    quota = _read(cgroup / "cpu.max") or " ".join(
+        _read(cgroup / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")
+    )
+    amounts = quota.split()
+    if len(amounts) != 2 or not all(amount.isdigit() for amount in amounts):
+        return cores  # `max`, -1, or no control group to be seen
+    return min(cores, max(1, int(amounts[0]) // int(amounts[1])))
 
 
 def memory_kills(cgroup: Path = CGROUP) -> int | None:
     """Processes of this control group that the kernel killed for memory so far; None where it does not say."""
-    try:
-        for line in (cgroup / "memory.events").read_text().splitlines():
+    for path in (cgroup / "memory.events", cgroup / "memory" / "memory.oom_control"):  # version 2, version 1
+        for line in _read(path).splitlines():
             name, _, value = line.partition(" ")
-            if name == "oom_kill":
+            if name == "oom_kill" and value.isdigit():
                 return int(value)
-    except (OSError, ValueError):
-        return None
     return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

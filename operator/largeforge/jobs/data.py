@@ -138,7 +138,7 @@ def check(row: Row) -> Problem | None:
             return Problem("", "has messages and prompt or completion; keep one form")
         return check_messages(row["messages"], "messages", answer=True)
     if "prompt" not in row or "completion" not in row:
-        hint = next((f" ({name!r} {hint})" for name, hint in _FOREIGN_FORMS.items() if name in row), "")
+        hint = next((f" ({name!r}: {hint})" for name, hint in _FOREIGN_FORMS.items() if name in row), "")
         return Problem("", f"needs messages, or prompt and completion{hint}")
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, list) != isinstance(completion, list):

@@ -20,7 +20,6 @@ from largeforge.jobs import artifact, basemodel, card, data, report, weights
 from largeforge.jobs.basemodel import BaseModel
 from largeforge.jobs.data import TrainingData
 from largeforge.jobs.errors import RunError, from_exception
-from largeforge.jobs.progress import Progress
 from largeforge.jobs.ranks import Ranks, from_environment
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -87,7 +86,7 @@ def train(run: Run) -> RunResult:
             run.say(f"cleared {name}")
     loaded = training.load(run.config, run.base, run.rows)
     run.say(_settings_line(run, loaded.precision))
-    trainer = training.build_trainer(run.config, loaded, run.rows, progress=Progress(run.say))
+    trainer = training.build_trainer(run.config, loaded, run.rows)
     measured = training.train(trainer, run.ranks, loaded.precision, say=run.say)
     summary = DatasetSummary(
         digest=run.rows.digest,

@@ -35,6 +35,15 @@ class Progress:
         """The first step begins."""
         self.started = self.now()
 
+    def evaluated(self, loss: float) -> float:
+        """Say the held-out *loss*, and return it; one that is no number ends the run."""
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the held-out loss is {loss}; lower training.learningRate", field="spec.training.learningRate"
+            )
+        self.say(eval_line(loss))
+        return loss
+
     def step(self, logs: Mapping[str, float], *, step: int, total: int) -> None:
         """One optimizer step is done; a loss that is no number ends the run, for what comes after is no model."""
         loss = logs.get("loss")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from largeforge.api.run import RunConfig
 from largeforge.jobs import basemodel, data
 from largeforge.jobs.basemodel import BaseModel
 from largeforge.jobs.errors import BaseInvalidError, DatasetInvalidError, InvalidConfigError, RunError
-from largeforge.jobs.progress import Progress, eval_line
+from largeforge.jobs.progress import Progress
 from largeforge.jobs.ranks import Ranks
 
 Precision = Literal["BF16", "FP16", "FP32"]
@@ -175,7 +174,7 @@ def choose_precision(config: RunConfig) -> Precision:
     return "FP32" if wanted == "Auto" else wanted
 
 
-def build_trainer(config: RunConfig, loaded: Loaded, rows: data.TrainingData, *, progress: Progress) -> Any:
+def build_trainer(config: RunConfig, loaded: Loaded, rows: data.TrainingData) -> Any:
     """TRL's SFTTrainer on *rows*, with what the run sets; everything else is TRL's default.
 
     So the loss is TRL's too: over all tokens of a conversation (`messages`), the questions included, and over the
@@ -183,15 +182,8 @@ def build_trainer(config: RunConfig, loaded: Loaded, rows: data.TrainingData, *,
     marks the assistant's turns, which most do not.
     """
     from datasets import Dataset
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback
     from trl import SFTTrainer
-
-    class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not in the development environment
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-            progress.begin()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-            progress.step(logs or {}, step=max(1, state.global_step), total=state.max_steps)
 
     train, held_out = data.split(len(rows.rows), ratio=config.eval_split_ratio, seed=config.training.seed)
     trainer = SFTTrainer(
@@ -201,12 +193,12 @@ def build_trainer(config: RunConfig, loaded: Loaded, rows: data.TrainingData, *,
         eval_dataset=Dataset.from_list([rows.rows[i] for i in held_out]) if held_out else None,
         processing_class=loaded.tokenizer,
         peft_config=adapter_arguments(config),
-        callbacks=[ProgressCallback()],
     )
     trainer.remove_callback(PrinterCallback)  # it prints every log entry as a dict; the progress lines say it
-    if len(trainer.train_dataset) == 0:
+    if len(trainer.train_dataset) == 0 or (held_out and len(trainer.eval_dataset) == 0):
+        part = "every completion" if len(trainer.train_dataset) == 0 else "every held-out completion"
         raise DatasetInvalidError(
-            f"spec.training.maxLength: {config.training.max_length} tokens cut off every completion; raise it",
+            f"spec.training.maxLength: {config.training.max_length} tokens cut off {part}; raise it",
             field="spec.training.maxLength",
         )
     return trainer
@@ -254,6 +246,8 @@ def trainer_arguments(config: RunConfig, loaded: Loaded) -> Any:
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=not config.use_cpu,
         logging_steps=1,
+        # Not `evaluate()` before `train()`: that prepares the model without DDP, and the ranks then train apart.
+        eval_on_start=config.eval_split_ratio > 0,
         disable_tqdm=True,
         save_strategy="no",
         report_to="none",
@@ -267,30 +261,40 @@ def positions(model: Any) -> int:
 
 
 def train(trainer: Any, ranks: Ranks, precision: Precision, *, say: Callable[[str], None]) -> Measured:
-    """Train, with the held-out loss before and after; the facts are read back from the trainer."""
-    facts = read_back(trainer, ranks, precision)
-    before = _held_out_loss(trainer, say)
+    """Train, with the held-out loss before and after; the facts are read back from the running trainer."""
+    from transformers import TrainerCallback
+
+    progress = Progress(say)
+    losses: list[float] = []
+    facts: list[RunFacts] = []
+
+    class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is not in the development environment
+        """What the trainer tells while it runs."""
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            if not facts:
+                facts.append(read_back(trainer, ranks, precision))
+                progress.begin()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            progress.step(logs, step=max(1, state.global_step), total=state.max_steps)
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            losses.append(progress.evaluated(metrics["eval_loss"]))
+
+    trainer.add_callback(Watch())
     outcome = trainer.train()
-    after = _held_out_loss(trainer, say)
+    if trainer.eval_dataset is not None and len(trainer.eval_dataset):
+        trainer.evaluate()
+    _check_agreement(trainer)
     values = {
         "train_loss": f"{outcome.training_loss:.4f}",
-        "eval_loss_before": None if before is None else f"{before:.4f}",
-        "eval_loss": None if after is None else f"{after:.4f}",
+        **{name: f"{loss:.4f}" for name, loss in zip(("eval_loss_before", "eval_loss"), losses, strict=False)},
         "steps": str(outcome.global_step),
         "tokens": str(round(_tokens(trainer))),
         "train_runtime_seconds": f"{outcome.metrics['train_runtime']:.1f}",
     }
-    return Measured([Metric(name=name, value=value) for name, value in values.items() if value is not None], facts)
-
-
-def _held_out_loss(trainer: Any, say: Callable[[str], None]) -> float | None:
-    if trainer.eval_dataset is None or len(trainer.eval_dataset) == 0:
-        return None
-    loss = float(trainer.evaluate()["eval_loss"])
-    if not math.isfinite(loss):
-        raise RunError(f"the held-out loss is {loss}; lower training.learningRate", field="spec.training.learningRate")
-    say(eval_line(loss))
-    return loss
+    return Measured([Metric(name=name, value=value) for name, value in values.items()], facts[0])
 
 
 def _tokens(trainer: Any) -> float:
@@ -299,19 +303,25 @@ def _tokens(trainer: Any) -> float:
     return float(counts[-1]) if counts else 0.0
 
 
+def _check_agreement(trainer: Any) -> None:
+    """Raise unless all ranks ended with the same weights: whatever the trainer says, else they trained apart."""
+    import torch
+
+    trained = [p.detach().double().sum() for p in trainer.model.parameters() if p.requires_grad]
+    sums = trainer.accelerator.gather(torch.stack(trained).sum().reshape(1))
+    if bool((sums != sums[0]).any()):
+        raise RunError("the ranks ended with different weights: they did not train together; please report this")
+
+
 def read_back(trainer: Any, ranks: Ranks, precision: Precision) -> RunFacts:
     """What is in force; another strategy, type or number than was asked for ends the run."""
     import importlib.metadata
 
+    from torch.nn.parallel import DistributedDataParallel
+
     accelerator = trainer.accelerator
     found = accelerator.num_processes
-    strategy = (
-        "Single"
-        if found == 1
-        else {"MULTI_GPU": "DDP", "MULTI_CPU": "DDP"}.get(
-            accelerator.distributed_type.value, accelerator.distributed_type.value
-        )
-    )
+    strategy = "DDP" if isinstance(trainer.model_wrapped, DistributedDataParallel) and found > 1 else "Single"
     effective = {"bf16": "BF16", "fp16": "FP16", "no": "FP32"}.get(accelerator.mixed_precision, "?")
     if (found, strategy, effective) != (ranks.world, "Single" if ranks.world == 1 else "DDP", precision):
         raise RunError(f"asked for {ranks.world} ranks in {precision}, got {found} as {strategy} in {effective}")

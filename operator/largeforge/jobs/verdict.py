@@ -85,7 +85,8 @@ def _killed(ending: Ending, who: str, code: int) -> RunResult:
     if code > 0:
         return _failed(ending, Reason.TRAINING_FAILED, f"{who} ended with {code} and left no result; see the pod's log")
     if code == -signal.SIGKILL and ending.memory_kills != 0:
-        return _failed(ending, Reason.OUT_OF_MEMORY, f"{who} was killed for memory; {MEMORY_REMEDY}")
+        seen = "for memory" if ending.memory_kills else "by SIGKILL, as the kernel does where memory is short"
+        return _failed(ending, Reason.OUT_OF_MEMORY, f"{who} was killed {seen}; {MEMORY_REMEDY}")
     try:
         name = signal.Signals(-code).name
     except ValueError:

@@ -61,12 +61,12 @@ def test_several_data_sets_are_one_after_the_other_and_know_their_places(tmp_pat
         ({"prompt": "a"}, "needs messages, or prompt and completion"),
         (
             {"conversations": []},
-            "needs messages, or prompt and completion ('conversations' looks like ShareGPT;"
+            "needs messages, or prompt and completion ('conversations': looks like ShareGPT;"
             " rename it to messages, from to role and value to content)",
         ),
         (
             {"instruction": "a", "output": "b"},
-            "needs messages, or prompt and completion ('instruction' looks like Alpaca;"
+            "needs messages, or prompt and completion ('instruction': looks like Alpaca;"
             " rename instruction to prompt and output to completion)",
         ),
         (CHAT | PAIR, "has messages and prompt or completion; keep one form"),
