@@ -9,7 +9,7 @@ from openai import OpenAI
 from dev import cluster, images, training
 from dev.ask import Answer, ask
 from dev.install import EXAMPLE, api_key, base_url, install, provide_model
-from dev.kubectl import apply, get, kubectl, wait_true
+from dev.kubectl import apply, get, kubectl, wait_for, wait_true
 from dev.paths import REPO
 from dev.steps import StepError, step
 
@@ -68,10 +68,28 @@ def train(namespace: str) -> None:
 
 
 def await_experts(namespace: str) -> None:
-    """Wait until the base and the expert have answered a generation."""
+    """Wait until base and expert have answered a generation, the expert with what the newest run wrote."""
     with step("wait until the engine has loaded the adapter, and both experts have answered"):
         for name in (FALLBACK, EXPERT):
             wait_true("expert", name, "Ready", namespace=namespace, seconds=600)
+        wait_for(
+            "the newest run's adapter in service",
+            lambda: _served_digest(namespace) == _trained_digest(namespace),
+            seconds=120,
+            show=lambda: kubectl("get", "expert", EXPERT, "-o", "yaml", namespace=namespace),
+        )
+
+
+def _served_digest(namespace: str) -> str | None:
+    status = (get("expert", EXPERT, namespace=namespace) or {}).get("status", {})
+    digest: str | None = status.get("placement", {}).get("resolved", {}).get("digest")
+    return digest
+
+
+def _trained_digest(namespace: str) -> str | None:
+    status = (get("finetunejob", JOB, namespace=namespace) or {}).get("status", {})
+    digest: str | None = status.get("artifact", {}).get("digest")
+    return digest
 
 
 def ask_three(namespace: str) -> list[Answer]:
