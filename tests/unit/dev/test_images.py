@@ -206,7 +206,7 @@ class TestOldTags:
     stored = {
         f"localhost/largeforge-router:{tag}": Stored(tag, (), made)
         for tag, made in [("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0)]
-    } | {"localhost/largeforge-operator:a": Stored("e", (), 1.0), "docker.io/library/debian:12": Stored("f", (), 0.0)}
+    } | {"localhost/largeforge-operator:a": Stored("e", (), 1.0), "registry.example/debian:12": Stored("f", (), 0.0)}
 
     def test_the_newest_stay(self) -> None:
         old = outdated(self.stored, current=set(), keep=2)
@@ -222,7 +222,7 @@ class TestOldTags:
             "localhost/largeforge-trainer:a": {"sha256:base": 10**10, "sha256:old": own},
             "localhost/largeforge-trainer:b": {"sha256:base": 10**10, "sha256:new": 5 * 10**9},
             "localhost/largeforge-base:c": {"sha256:base": 10**10},
-            "docker.io/library/debian:12": {"sha256:other": 10**10},
+            "registry.example/debian:12": {"sha256:other": 10**10},
         }
         assert builder.too_large(layers, {"trainer": "localhost/largeforge-trainer:b"}) == old
 
