@@ -13,7 +13,7 @@ setup: ## make .venv, the development environment, from its lock
 demo: setup ## raise the cluster, install, fine-tune, serve, and ask three questions through the router
 	@$(PYTHON) -m dev demo
 
-demo-env: setup ## print export lines for kubectl and the openai client: eval "$$(make -s demo-env)"
+demo-env: setup ## print export lines for kubectl and the openai client: eval "$(make -s demo-env)"
 	@$(PYTHON) -m dev env
 
 cluster: setup ## raise the local cluster and nothing else
