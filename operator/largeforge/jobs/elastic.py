@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from largeforge.jobs import report
+from largeforge.jobs.errors import from_exception
 
 
 def main(arguments: list[str]) -> int:
@@ -22,14 +23,17 @@ def main(arguments: list[str]) -> int:
     try:
         torchrun(arguments)
     except ChildFailedError as error:
-        failures = [
-            report.Failure(rank, failure.exitcode, failure.timestamp) for rank, failure in error.failures.items()
-        ]
-        report.write_failures(failures, Path(os.environ[report.STATE_DIR]))
-        return 1
+        seen = report.Seen(
+            [report.Failure(rank, failure.exitcode, failure.timestamp) for rank, failure in error.failures.items()]
+        )
     except SignalException as error:
         return 128 + int(error.sigval)
-    return 0
+    except Exception as error:  # noqa: BLE001 - the launcher tells it; torch has printed the rest
+        seen = report.Seen(error=str(from_exception(error)))
+    else:
+        return 0
+    report.write_seen(seen, Path(os.environ[report.STATE_DIR]))
+    return 1
 
 
 if __name__ == "__main__":

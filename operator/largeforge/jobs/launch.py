@@ -60,7 +60,7 @@ def launch(path: Path) -> tuple[RunResult, int]:
                 run_digest=config.digest,
                 status=status,
                 stopped=child.stopped,
-                failures=report.read_failures(Path(state)),
+                seen=report.read_seen(Path(state)),
                 results=report.read_results(Path(state)),
                 memory_kills=None if kills is None or kills_before is None else kills - kills_before,
             )
@@ -93,8 +93,13 @@ def environment(config: RunConfig, outer: Mapping[str, str], *, state: str, core
         "PYTHONUNBUFFERED": "1",
     }
     if one_node:
-        # torchrun takes a free port by itself; no name has to resolve, the pod's own need not.
-        defaults |= {"PET_LOCAL_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+        # A free port of the loopback: no name has to resolve, and no network policy matters.
+        defaults |= {
+            "PET_RDZV_BACKEND": "c10d",
+            "PET_RDZV_ENDPOINT": "127.0.0.1:0",
+            "PET_LOCAL_ADDR": "127.0.0.1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
     return {**defaults, **outer, report.STATE_DIR: state}
 
 

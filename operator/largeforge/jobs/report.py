@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from largeforge.api.run import RunResult
 
 STATE_DIR = "LARGEFORGE_STATE_DIR"
 """The environment variable that names the launcher's folder."""
-_FAILURES_FILE = "failures.json"
+_SEEN_FILE = "torchrun.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,18 @@ class Failure:
     """Seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What torchrun saw."""
+
+    failures: Sequence[Failure] = ()
+    """The workers that ended badly."""
+    error: str = ""
+    """Why it ended itself, where no worker is to blame."""
+
+
 def write_result(result: RunResult, *, rank: int, environment: Mapping[str, str] = os.environ) -> None:
-    """Leave *result* for the launcher; without one (a bare call for a trial) only print how it ended."""
+    """Leave *result* for the launcher; without one, as in a bare call for a trial, there is nobody to tell."""
     folder = environment.get(STATE_DIR)
     if folder is not None:
         _write(Path(folder) / f"rank-{rank}.json", result.model_dump_json(by_alias=True, exclude_none=True))
@@ -45,18 +55,19 @@ def read_results(folder: Path) -> dict[int, RunResult]:
     return results
 
 
-def write_failures(failures: list[Failure], folder: Path) -> None:
+def write_seen(seen: Seen, folder: Path) -> None:
     """Leave what torchrun saw."""
-    _write(folder / _FAILURES_FILE, json.dumps([asdict(failure) for failure in failures]))
+    _write(folder / _SEEN_FILE, json.dumps(asdict(seen)))
 
 
-def read_failures(folder: Path) -> list[Failure]:
-    """What torchrun saw; nothing where it was killed itself."""
+def read_seen(folder: Path) -> Seen:
+    """What torchrun saw; nothing where all went well, or where it was killed itself."""
     try:
-        text = (folder / _FAILURES_FILE).read_bytes()
+        text = (folder / _SEEN_FILE).read_bytes()
     except FileNotFoundError:
-        return []
-    return [Failure(**entry) for entry in json.loads(text)]
+        return Seen()
+    entry = json.loads(text)
+    return Seen([Failure(**failure) for failure in entry["failures"]], entry["error"])
 
 
 def _write(path: Path, text: str) -> None:

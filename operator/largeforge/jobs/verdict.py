@@ -10,7 +10,7 @@ from largeforge.api.common import ErrorDetail
 from largeforge.api.names import ExitCode, Reason
 from largeforge.api.run import RunResult
 from largeforge.jobs.errors import MEMORY_REMEDY
-from largeforge.jobs.report import Failure
+from largeforge.jobs.report import Failure, Seen
 
 _USER_ERRORS = (ExitCode.INVALID_CONFIG, ExitCode.INVALID_DATA)
 
@@ -24,7 +24,7 @@ class Ending:
     """torchrun's own exit status, negative for a signal."""
     stopped: bool
     """Whether SIGTERM came."""
-    failures: Sequence[Failure]
+    seen: Seen
     results: Mapping[int, RunResult]
     memory_kills: int | None
     """Processes that the kernel killed for memory meanwhile; None where the control group does not say."""
@@ -42,7 +42,7 @@ def judge(ending: Ending) -> tuple[RunResult, int]:
     if ending.stopped:
         text = "stopped by SIGTERM before it was complete; the next attempt is not counted"
         return _failed(ending, Reason.DISRUPTED, text), ExitCode.STOPPED
-    failure = root_cause(ending.failures)
+    failure = root_cause(ending.seen.failures)
     if failure is None:
         return _without_failure(ending)
     code = failure.exit_code if failure.exit_code > 0 else 128 - failure.exit_code
@@ -74,7 +74,9 @@ def root_cause(failures: Sequence[Failure]) -> Failure | None:
 def _without_failure(ending: Ending) -> tuple[RunResult, int]:
     if ending.status < 0:
         return _killed(ending, "torchrun", ending.status), 128 - ending.status
-    if ending.status == 0:
+    if ending.seen.error:
+        text = f"torchrun: {ending.seen.error}"
+    elif ending.status == 0:
         text = "all processes ended with 0, but rank 0 left no result; see the pod's log"
     else:
         text = f"torchrun ended with {ending.status} before a worker did; see the pod's log"

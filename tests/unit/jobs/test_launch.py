@@ -89,7 +89,8 @@ LEAVE = """
         (state / f"rank-{rank}.json").write_text(json.dumps(result))
     def fail(*failures):
         names = ("rank", "exit_code", "timestamp")
-        (state / "failures.json").write_text(json.dumps([dict(zip(names, f)) for f in failures]))
+        seen = {"failures": [dict(zip(names, f)) for f in failures], "error": ""}
+        (state / "torchrun.json").write_text(json.dumps(seen))
         sys.exit(1)
 """
 

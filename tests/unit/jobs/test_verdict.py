@@ -4,7 +4,7 @@ import signal
 
 from largeforge.api.common import ErrorDetail
 from largeforge.api.run import RunResult
-from largeforge.jobs.report import Failure
+from largeforge.jobs.report import Failure, Seen
 from largeforge.jobs.verdict import Ending, judge, root_cause
 
 DIGEST = "d" * 64
@@ -14,12 +14,12 @@ BAD_DATA = RunResult(
 )
 
 
-def ending(**changes):
+def ending(*, failures=(), error="", **changes):
     values = {
         "run_digest": DIGEST,
         "status": 1,
         "stopped": False,
-        "failures": [],
+        "seen": Seen(failures, error),
         "results": {},
         "memory_kills": 0,
     }
@@ -78,6 +78,11 @@ def test_a_signals_name_is_told_and_128_added():
 def test_torchrun_that_was_killed_itself_or_failed_early_still_gives_words():
     assert told(status=-9, memory_kills=1)[::2] == ("OutOfMemory", 137)
     assert told(status=2) == ("TrainingFailed", "torchrun ended with 2 before a worker did; see the pod's log", 2)
+    assert told(error="RendezvousConnectionError: no") == (
+        "TrainingFailed",
+        "torchrun: RendezvousConnectionError: no",
+        1,
+    )
     assert told(failures=[Failure(0, 3, 9)]) == (
         "TrainingFailed",
         "rank 0 ended with 3 and left no result; see the pod's log",
