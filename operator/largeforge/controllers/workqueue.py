@@ -112,7 +112,7 @@ class WorkQueue:
                     again = await self._reconcile(key)
         except (ClusterError, TimeoutError) as exc:
             return self._failed(key, f"{type(exc).__name__}: {exc}")
-        except Exception:
+        except Exception:  # one object that meets a mistake of ours must not end the worker of all others
             log.exception("%s %s: a mistake in the operator", self.kind, key)
             return self._failed(key, "see the trace above")
         self._failures.pop(key, None)
