@@ -1,7 +1,7 @@
 # Every target is one call; what it does lives in dev/. `make help` lists them.
 PYTHON = .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup generate verify lint types test test-unit test-integration test-e2e test-long \
+.PHONY: help setup generate verify lint types test test-unit test-integration test-e2e test-long fuzz \
 	cluster images push demo demo-env down clean
 
 help: ## list the targets
@@ -55,6 +55,9 @@ test-integration: setup ## against a real kube-apiserver and etcd
 
 test-e2e: setup ## on the local cluster, with real pods
 	@$(PYTHON) -m dev test e2e
+
+fuzz: setup ## search for bytes and orders of events that break the router, for about ten minutes
+	@$(PYTHON) -m dev test fuzz
 
 test-long: setup ## what is too long for make test
 	@$(PYTHON) -m dev test long

@@ -42,8 +42,11 @@ def split_reference(reference: str) -> tuple[str, str]:
     return repository, tag
 
 
-def chart_values(references: Mapping[str, str], namespaces: list[str]) -> dict[str, Any]:
-    """The chart's values for locally built images, with a router on a node port in each of *namespaces*."""
+def chart_values(references: Mapping[str, str], namespaces: list[str], *, hub: str = "") -> dict[str, Any]:
+    """The chart's values for locally built images, with a router on a node port in each of *namespaces*.
+
+    *hub* is the address of a hub; empty: the client's own.
+    """
 
     def image(name: str) -> dict[str, str]:
         repository, tag = split_reference(references[name])
@@ -54,17 +57,18 @@ def chart_values(references: Mapping[str, str], namespaces: list[str]) -> dict[s
         "operator": {"image": image("operator")},
         "router": {"image": image("router"), "namespaces": namespaces, "service": {"type": "NodePort"}},
         "images": {"trainer": image("trainer"), "engineCpu": image("engine-cpu")},
+        **({"hub": {"endpoint": hub}} if hub else {}),
     }
 
 
-def install(team: str) -> None:
+def install(team: str, *, hub: str = "") -> None:
     """Install or upgrade the chart, with a router in the namespace *team* and in those of earlier calls."""
     references = images.references()
     with step(f"namespaces {SYSTEM_NAMESPACE} and {team}"):
         apply(namespace(SYSTEM_NAMESPACE, team=False), namespace(team, team=True))
         teams = sorted(item["metadata"]["name"] for item in items("namespaces", selector=TEAM_LABEL))
     values = CACHE / "values.json"
-    values.write_text(json.dumps(chart_values(references, teams), indent=2))
+    values.write_text(json.dumps(chart_values(references, teams, hub=hub), indent=2))
     with step("install the chart with helm"):
         helm(
             *("upgrade", "--install", RELEASE, CHART, "--namespace", SYSTEM_NAMESPACE),

@@ -18,6 +18,10 @@ from dev.paths import REPO
 from dev.steps import StepError, step
 
 E2E_NAMESPACE = "e2e"
+RUNS_NAMESPACE = "e2e-runs"
+"""Where the tests of FineTuneJob have theirs: it has no router, and no claim of the example."""
+HUB = f"hub.{RUNS_NAMESPACE}.svc"
+"""The host of the hub that these tests start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ def prepare_cluster() -> None:
     cluster.up()
     images.build()
     images.load()
-    install(E2E_NAMESPACE)
+    install(E2E_NAMESPACE, hub=f"http://{HUB}")
     provide_model(E2E_NAMESPACE)
 
 
@@ -54,7 +58,11 @@ LINT = (
 PARTS: dict[str, Part] = {
     "lint": Part("lint: ruff, import rule, YAML", LINT),
     "types": Part("types: mypy, strict", (("mypy",),)),
-    "unit": Part("unit and golden tests", (("pytest", "tests/unit", "tests/golden"),), prepare_programs),
+    "unit": Part(
+        "unit and golden tests, and the same few seconds of fuzzing",
+        (("pytest", "tests/unit", "tests/golden"), ("pytest", "tests/fuzz", "-m", "not long")),
+        prepare_programs,
+    ),
     "integration": Part(
         "integration: a real kube-apiserver and etcd", (("pytest", "tests/integration"),), prepare_programs
     ),
@@ -66,6 +74,13 @@ PARTS: dict[str, Part] = {
     ),
     "long": Part(
         "long: what is too long for make test", (("pytest", "tests", "-m", "long"),), prepare_cluster, cluster=True
+    ),
+    "fuzz": Part(
+        "fuzz: other examples each time, and bytes that coverage leads to",
+        (
+            ("pytest", "tests/fuzz", "--hypothesis-profile=fuzz"),
+            *(("python", "-m", "tests.fuzz.atheris_bytes", name, "120") for name in ("body", "head")),
+        ),
     ),
 }
 ORDER = ("lint", "types", "unit", "integration", "e2e")

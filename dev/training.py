@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+from collections.abc import Sequence
 
 from dev.kubectl import Manifest, condition, describe_pods, get, is_true, items, pod_logs
 from dev.steps import StepError
@@ -11,6 +13,7 @@ from dev.steps import StepError
 QUIET_SECONDS = 10.0
 POLL_SECONDS = 2.0
 """A look starts kubectl three times: more often, it would take a tenth of two processors from the training."""
+STEP = re.compile(r"step (\d+)/(\d+) ")
 
 
 def watch(job: str, *, namespace: str, seconds: float) -> Manifest:
@@ -38,24 +41,34 @@ def watch(job: str, *, namespace: str, seconds: float) -> Manifest:
 
 
 def progress(job: Manifest, *, namespace: str) -> str:
-    """What the run does now, in one line: its newest line of progress, or what its object says."""
+    """What the run does now, in one line: the newest line of its pod's log, or what its object says."""
     status = job.get("status") or {}
-    name = (status.get("run") or {}).get("jobName", "")
-    if name:
-        for pod in items("pods", namespace=namespace, selector=f"batch.kubernetes.io/job-name={name}"):
-            lines = pod_logs(pod["metadata"]["name"], namespace=namespace, lines=20)
-            told = [line for line in lines if line.startswith(("step ", "eval_loss "))]
+    run = status.get("run") or {}
+    if run.get("jobName"):
+        for pod in items("pods", namespace=namespace, selector=f"batch.kubernetes.io/job-name={run['jobName']}"):
+            told = newest(pod_logs(pod["metadata"]["name"], namespace=namespace, lines=20), stage=run.get("stage", ""))
             if told:
-                return told[-1]
+                return told
     return status.get("message") or status.get("phase") or "waiting for the operator"
+
+
+def newest(lines: Sequence[str], *, stage: str) -> str:
+    """What the log of a pod says of how far it is: any line of preflight, steps and held-out losses of training."""
+    if stage == "Preflight":
+        return next((f"preflight: {line}" for line in reversed(lines) if line), "")
+    told = next((line for line in reversed(lines) if line.startswith(("step ", "eval_loss "))), "")
+    found = STEP.match(told)
+    return f"training, {100 * int(found[1]) // int(found[2])}%: {told}" if found else told
 
 
 def summary(job: Manifest) -> str:
     """The figures of a complete run in one line."""
-    metrics = {m["name"]: m["value"] for m in job["status"].get("metrics", [])}
+    status = job["status"]
+    metrics = {m["name"]: m["value"] for m in status.get("metrics", [])}
+    gate = f", gate {status['gate']['verdict'].lower()}" if status.get("gate") else ""
     return (
-        f"held-out loss {metrics.get('eval_loss_before', '?')} -> {metrics.get('eval_loss', '?')}, "
-        f"{metrics.get('train_runtime_seconds', '?')} s of training, {job['status']['artifact']['uri']}"
+        f"held-out loss {metrics.get('eval_loss_before', '?')} -> {metrics.get('eval_loss', '?')}{gate}, "
+        f"{metrics.get('train_seconds', '?')} s of training, {status['artifact']['uri']}"
     )
 
 

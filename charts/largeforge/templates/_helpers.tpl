@@ -82,6 +82,15 @@ livenessProbe:
   timeoutSeconds: 5
 {{- end -}}
 
+{{/* The router's port for clients, by name: probes and metrics have another one, which is plain always. */}}
+{{- define "largeforge.routerScheme" -}}
+{{ if .Values.router.tls.secretName }}https{{ else }}http{{ end }}
+{{- end -}}
+
+{{- define "largeforge.routerPort" -}}
+{{ .Values.router.service.port | default (ternary 443 80 (ne .Values.router.tls.secretName "")) }}
+{{- end -}}
+
 {{/* The beginning of a CRD's metadata. */}}
 {{- define "largeforge.crdMetadata" }}
 metadata:

@@ -36,6 +36,44 @@ class Routing(Model):
     """Whether the router sends requests to this expert at all."""
 
 
+class Defaults(Model):
+    """What the router puts into a request where the client left it out; the names are OpenAI's and vLLM's."""
+
+    model_config = rules(("!has(self.topP) || self.topP > 0.0", "topP must be above 0, for example 0.9"))
+
+    system_prompt: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
+    """The system message of a chat that has none."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """`temperature`: 0 is greedy."""
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """`top_p`: the share of the likeliest tokens that are sampled from."""
+    top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """`top_k`: the number of the likeliest tokens that are sampled from."""
+    max_tokens: Annotated[int, Field(ge=1, le=1_048_576)] | None = None
+    """The longest answer in tokens, where the client sets neither `max_tokens` nor `max_completion_tokens`."""
+
+
+class Limits(Model):
+    """What each replica of the router lets through to this expert."""
+
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Requests at a time for each replica; more wait a moment in a bounded queue, then get 429 with Retry-After."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    """From a request's arrival to the end of its answer; what lasts longer is cut."""
+
+
+class Access(Model):
+    """Who may use this expert."""
+
+    clients: Annotated[
+        list[
+            Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
+        ],
+        Field(max_length=128, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = []
+    """Names of clients (entries of the router's Secret of keys); none means all. Others do not see the expert."""
+
+
 class SourceRef(Model):
     """The object that makes the artifact."""
 
@@ -88,6 +126,12 @@ class ExpertSpec(Model):
     """A version for people, shown in the columns."""
     routing: Routing = Routing()
     """Which requests this expert gets."""
+    defaults: Defaults = Defaults()
+    """What the router puts into a request where the client left it out."""
+    limits: Limits = Limits()
+    """What each replica of the router lets through to this expert."""
+    access: Access = Access()
+    """Who may use this expert."""
 
 
 class Resolved(Model):

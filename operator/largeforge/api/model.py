@@ -46,6 +46,9 @@ ObjectName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-
 LargeForgeName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
 """The name of one of our four kinds: short enough that every derived name fits 63 characters uncut."""
 
+SubdomainName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""The name of a Secret or a service account, which may have dots."""
+
 LabelKey = Annotated[str, Field(min_length=1, max_length=316)]
 LabelValue = Annotated[str, Field(max_length=63)]
 Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?([EPTGMk]i?|m)?$")]

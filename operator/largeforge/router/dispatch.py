@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Sequence
 
+from largeforge.router.admission import Connections, Quota, no_room
+from largeforge.router.choose import conversation
 from largeforge.router.clients import Clients
+from largeforge.router.defaults import Operation, splice
 from largeforge.router.exchange import Exchange
 from largeforge.router.http1 import Header, request_lines
+from largeforge.router.limits import Gates
 from largeforge.router.metrics import NO_EXPERT, Metrics
 from largeforge.router.openai import ApiError, shown, unavailable
 from largeforge.router.pool import Pool
@@ -15,12 +20,9 @@ from largeforge.router.protocol import ClientConnection, Request
 from largeforge.router.resolve import Decision, explain, resolve
 from largeforge.router.scan import Call, scan
 from largeforge.router.settings import Settings
-from largeforge.router.table import RouteTable
+from largeforge.router.table import Route, RouteTable, View
 
-_ENGINE_PATHS = {
-    b"/v1/chat/completions": b"POST /v1/chat/completions HTTP/1.1\r\n",
-    b"/v1/completions": b"POST /v1/completions HTTP/1.1\r\n",
-}
+_ENGINE_PATHS = {operation.value: operation for operation in Operation}
 """What of an engine can be reached; all else there stays closed."""
 _ROUTE = b"/v1/route"
 _MODELS = b"/v1/models"
@@ -30,23 +32,51 @@ _MODEL = b"/v1/models/"
 class RoutedRequest:
     """A call on its way to an engine."""
 
-    __slots__ = ("_after_host", "_before_host", "_call", "decision")
+    __slots__ = ("_after_host", "_before_host", "_body", "_call", "_lines", "_look_up", "_operation", "decision", "key")
 
-    def __init__(self, start_line: bytes, headers: list[Header], call: Call, decision: Decision) -> None:
-        route = decision.route
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self,
+        operation: Operation,
+        headers: list[Header],
+        call: Call,
+        decision: Decision,
+        *,
+        key: int | None,
+        look_up: Callable[[], Route | None],
+    ) -> None:
         self.decision = decision
+        self.key = key
+        self._operation = operation
         self._call = call
-        self._before_host = start_line
-        self._after_host = b"%b%bcontent-length: %d\r\n\r\n" % (
-            route.authorization,
-            request_lines(headers),
-            call.length_with_model(route.model),
-        )
+        self._look_up = look_up
+        self._lines = request_lines(headers)
+        self._before_host = operation.start_line
+        self._make()
+
+    def renew(self) -> bool:
+        """Take the name's route of now; False where its client has none any more."""
+        route = self._look_up()
+        if route is None:
+            return False
+        if route is not self.decision.route:
+            self.decision.route = route
+            self._make()
+        return True
 
     def parts(self, host_line: bytes) -> list[bytes | memoryview]:
         """The bytes for one pod."""
-        head = self._before_host + host_line + self._after_host
-        return [head, *self._call.with_model(self.decision.route.model)]
+        return [self._before_host + host_line + self._after_host, *self._body]
+
+    def _make(self) -> None:
+        """Put together what the route decides."""
+        route, call = self.decision.route, self._call
+        edits = route.additions.edits(self._operation, call) if route.additions is not None else None
+        self._body: Sequence[bytes | memoryview]
+        if edits:
+            self._body, length = splice(call.body, [*edits, (call.start, call.end, route.model)])
+        else:
+            self._body, length = call.with_model(route.model), call.length_with_model(route.model)
+        self._after_host = b"%b%bcontent-length: %d\r\n\r\n" % (route.authorization, self._lines, length)
 
 
 class Dispatcher:
@@ -57,32 +87,55 @@ class Dispatcher:
         self.clients = clients
         self.metrics = metrics
         self.pool = Pool()
+        self.gates = Gates(queue_length=settings.queue_length)
         self.draining = False
         self.table: RouteTable | None = None
-        self.connections: set[ClientConnection] = set()
+        self.connections: Connections[ClientConnection] = Connections(settings.max_connections)
+        self.quota = Quota(settings.max_requests_per_client, retry_after_seconds=settings.retry_after_seconds)
         self.emptied = asyncio.Event()
+        metrics.observe(pool=self.pool, gates=self.gates, connections=self.connections)
 
     def replace_table(self, table: RouteTable) -> None:
         """Use *table* from the next request on."""
         self.table = table
-        self.pool.retain(table.pods)
-        self.metrics.table_changed(len(table.routes))
+        self.pool.use(table.routes)
+        self.gates.use(table.routes)
+        self.metrics.keep({*table.routes, *table.unready, *table.everything.disabled})
+        self.metrics.table_changed(len(table.routes), snapshot_age_seconds=table.snapshot_age_seconds)
 
     # What the connections ask
 
-    def opened(self, connection: ClientConnection) -> None:
-        """Know the connection, for sweeping and draining."""
-        self.connections.add(connection)
+    def opened(self, connection: ClientConnection) -> ApiError | None:
+        """Know the connection, for sweeping and draining; the error where there are too many."""
+        if self.connections.opened(connection):
+            return None
+        settings = self.settings
+        return no_room(settings.max_connections, retry_after_seconds=settings.retry_after_seconds)
 
     def closed(self, connection: ClientConnection) -> None:
         """Forget it."""
-        self.connections.discard(connection)
+        self.connections.closed(connection)
         if not self.connections:
             self.emptied.set()
 
     def refused(self, error: ApiError) -> None:
         """Count it."""
         self.metrics.count(NO_EXPERT, "refused", str(error.status))
+
+    def admit(self, connection: ClientConnection, headers: list[Header]) -> str:
+        """The client's name, with one request more under way."""
+        client = self.authorize(headers)
+        self.connections.known(connection)
+        try:
+            self.quota.enter(client)
+        except ApiError:
+            self.metrics.limited(client)
+            raise
+        return client
+
+    def leave(self, client: str) -> None:
+        """One request less."""
+        self.quota.leave(client)
 
     def authorize(self, headers: list[Header]) -> str:
         """The client's name; where no key is configured, and that is allowed, everybody is the empty one."""
@@ -101,80 +154,84 @@ class Dispatcher:
 
     def handle(self, connection: ClientConnection, request: Request) -> Exchange | None:
         """Answer, or start what will."""
-        start_line = _ENGINE_PATHS.get(request.path)
+        operation = _ENGINE_PATHS.get(request.path)
         try:
-            if start_line is None:
+            if operation is None:
                 self._answer(connection, request)
                 return None
             _require(request, b"POST")
-            call, decision = self._resolve(request)
+            routed = self._routed(operation, request)
         except ApiError as error:
             self.refused(error)
             raise
-        routed = RoutedRequest(start_line, request.headers, call, decision)
-        exchange = Exchange(connection, routed, pool=self.pool, settings=self.settings, on_done=self._done)
+        gate = self.gates.of(routed.decision.route)
+        exchange = Exchange(connection, routed, pool=self.pool, gate=gate, settings=self.settings, on_done=self._done)
         self.metrics.in_flight += 1
         exchange.start()
         return exchange
 
-    def _resolve(self, request: Request) -> tuple[Call, Decision]:
+    def _routed(self, operation: Operation, request: Request) -> RoutedRequest:
         _require_plain(request)
         call = scan(request.body)
-        return call, resolve(self._current(), call, retry_after_seconds=self.settings.retry_after_seconds)
+        view = self._view(request)
+        decision = resolve(view, call, operation, retry_after_seconds=self.settings.retry_after_seconds)
+        name = decision.route.name
+        return RoutedRequest(
+            operation,
+            request.headers,
+            call,
+            decision,
+            key=conversation(name, call.messages) if self.pool.has_choice(name) else None,
+            look_up=lambda: self._view(request).routes.get(name),
+        )
 
     def _answer(self, connection: ClientConnection, request: Request) -> None:
         path = request.path
         if path == _MODELS:
             _require(request, b"GET")
-            connection.respond(200, self._current().models)
+            connection.respond(200, self._view(request).models)
         elif path == _ROUTE:
             _require(request, b"POST")
             _require_plain(request)
             call = scan(request.body)
             retry_after = self.settings.retry_after_seconds
-            connection.respond(200, explain(self._current(), call, retry_after_seconds=retry_after))
+            connection.respond(200, explain(self._view(request), call, retry_after_seconds=retry_after))
         elif path.startswith(_MODEL):
             _require(request, b"GET")
-            connection.respond(200, self._card(path.removeprefix(_MODEL).decode("latin-1")))
+            connection.respond(200, _card(self._view(request), _text(path.removeprefix(_MODEL))))
         else:
             where = f"{_text(request.method)} {_text(path)}"
             raise ApiError(404, f"unknown URL ({shown(where)})", code="unknown_url")
 
-    def _card(self, name: str) -> bytes:
-        card = self._current().cards.get(name)
-        if card is None:
-            raise ApiError(
-                404, f"no model named '{shown(name)}'; see GET /v1/models", code="model_not_found", param="model"
-            )
-        return card
-
-    def _current(self) -> RouteTable:
+    def _view(self, request: Request) -> View:
+        """What the request's client sees."""
         if self.table is None:
             raise unavailable(
                 "the router has just started and knows no expert yet; try again",
                 code="starting",
                 retry_after_seconds=self.settings.retry_after_seconds,
             )
-        return self.table
+        return self.table.of(request.client)
 
     def _done(self, exchange: Exchange, outcome: str) -> None:
         self.metrics.in_flight -= 1
-        self.metrics.retries += exchange.attempts > 1
-        self.metrics.count(exchange.decision.route.name, exchange.decision.reason, outcome)
+        expert = exchange.decision.route.name
+        self.metrics.count(expert, exchange.decision.reason, outcome)
+        self.metrics.ended(expert, exchange)
 
     # Time
 
     async def drain(self, grace_seconds: float) -> None:
         """Let open requests end, but no longer than that."""
         self.draining = True
-        for connection in list(self.connections):
+        for connection in self.connections:
             connection.drain()
         self.emptied.clear()
         if self.connections:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_seconds):
                     await self.emptied.wait()
-        for connection in list(self.connections):
+        for connection in self.connections:
             connection.abort()
         self.pool.close()
 
@@ -184,7 +241,7 @@ class Dispatcher:
         while True:
             await asyncio.sleep(every_seconds)
             now = loop.time()
-            for connection in list(self.connections):
+            for connection in self.connections:
                 connection.sweep(now)
 
 
@@ -204,6 +261,15 @@ def _require_plain(request: Request) -> None:
     for name, value in request.headers:
         if name == b"content-encoding" and value.lower() != b"identity":
             raise ApiError(415, "send the request body without Content-Encoding", code="unsupported_content_encoding")
+
+
+def _card(view: View, name: str) -> bytes:
+    card = view.cards.get(name)
+    if card is None:
+        raise ApiError(
+            404, f"no model named '{shown(name)}'; see GET /v1/models", code="model_not_found", param="model"
+        )
+    return card
 
 
 def _text(raw: bytes) -> str:

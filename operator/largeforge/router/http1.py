@@ -38,10 +38,22 @@ _NOT_UPSTREAM = HOP_BY_HOP | {
     b"cookie",
     b"x-api-key",
     b"api-key",
-    # vLLM's own routing header would choose an engine process.
+    # Who the client is and what it asked for, as something before it may say: the engine believes none of it.
+    b"forwarded",
+    b"x-real-ip",
+    b"x-client-ip",
+    b"x-original-url",
+    b"x-rewrite-url",
+    b"x-http-method-override",
+    # vLLM's own routing headers would choose an engine process.
     b"x-data-parallel-rank",
+    b"x-data-parallel-host-port",
+    b"x-prefiller-host-port",
+    b"x-encoder-hosts-ports",
 }
-_OURS = b"x-largeforge-"
+_OURS = (b"x-largeforge-",)
+_ROUTING = (*_OURS, b"x-forwarded-", b"x-vsr-", b"x-vllm-", b"x-gateway-", b"x-envoy-", b"x-semantic-router-")
+"""How the names of internal headers begin: ours, those of proxies, and those of other routers before an engine."""
 _PLAIN_CONNECTION = frozenset((b"keep-alive", b"close"))
 
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
@@ -65,25 +77,25 @@ def head_end(tail: bytes, data: bytes, at: int) -> int:
 
 def request_lines(headers: Iterable[Header]) -> bytes:
     """Those of a client's header lines that an engine gets."""
-    return b"".join(_lines(headers, _NOT_UPSTREAM))
+    return b"".join(_lines(headers, _NOT_UPSTREAM, _ROUTING))
 
 
 def response_lines(headers: Iterable[Header], *, chunked: bool) -> bytes:
     """Those of an engine's header lines that the client gets; the framing is the engine's own where it is *chunked*."""
-    lines = _lines(headers, HOP_BY_HOP)
+    lines = _lines(headers, HOP_BY_HOP, _OURS)
     if chunked:
         lines.append(b"transfer-encoding: chunked\r\n")
     return b"".join(lines)
 
 
-def _lines(headers: Iterable[Header], dropped: frozenset[bytes]) -> list[bytes]:
-    """The lines but for those *dropped*, those of our own names, and those that `Connection` declares to be its own."""
+def _lines(headers: Iterable[Header], dropped: frozenset[bytes], prefixes: tuple[bytes, ...]) -> list[bytes]:
+    """The lines but for those *dropped*, those whose names begin so, and those that `Connection` calls its own."""
     for name, value in headers:
         if name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
             dropped = dropped.union(token.strip().lower() for token in value.split(b","))
     lines: list[bytes] = []
     for name, value in headers:
-        if name not in dropped and not name.startswith(_OURS):
+        if name not in dropped and not name.startswith(prefixes):
             lines += (name, b": ", value, b"\r\n")
     return lines
 

@@ -11,6 +11,7 @@ AUTO = "auto"
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+RATE_LIMITED = "rate_limit_error"
 
 _ECHO_CHARACTERS = 64
 
@@ -53,6 +54,17 @@ def unavailable(message: str, *, code: str, retry_after_seconds: int) -> ApiErro
     """503: what time may cure."""
     return ApiError(
         503, message, kind=SERVER, code=code, param="model", headers={"retry-after": str(retry_after_seconds)}
+    )
+
+
+def too_many(message: str, *, retry_after_seconds: int) -> ApiError:
+    """429: the client, or an expert, has as many requests under way as it may."""
+    return ApiError(
+        429,
+        message,
+        kind=RATE_LIMITED,
+        code="rate_limit_exceeded",
+        headers={"retry-after": str(retry_after_seconds)},
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+from largeforge.router.breaker import Breaker
+from largeforge.router.choose import pick
 from largeforge.router.http1 import keep_alive
-from largeforge.router.table import Pod
+from largeforge.router.table import Pod, Route
 from largeforge.router.upstream import DechunkedUpstream, Upstream
 
 IDLE_SECONDS = 4.0
@@ -21,7 +24,15 @@ class Peer:
     def __init__(self, pod: Pod) -> None:
         self.pod = pod
         self.in_flight = 0
-        self.host_line = f"host: {_bracketed(pod.host)}:{pod.port}\r\n".encode()
+        self.foreign = 0
+        """What the engine has under way for others than this router, as it said itself."""
+        self.fresh = False
+        """Whether it said so lately."""
+        self.breaker = Breaker()
+        self.number = int.from_bytes(hashlib.sha256(f"{pod.host}|{pod.port}".encode()).digest()[:8], "big")
+        where = f"{_bracketed(pod.host)}:{pod.port}"
+        self.url = f"http://{where}"
+        self.host_line = f"host: {where}\r\n".encode()
         self._loop = asyncio.get_running_loop()
         self._idle: list[Upstream] = []
         self._retired = False
@@ -73,31 +84,43 @@ class Peer:
 
 
 class Pool:
-    """All pods that the route table names."""
+    """All pods that the route table names, and which of them a route has."""
 
     def __init__(self) -> None:
         self._peers: dict[Pod, Peer] = {}
+        self._of_route: dict[str, tuple[Peer, ...]] = {}
         self._turn = 0
+        self.now: Callable[[], float] = asyncio.get_running_loop().time
+        """The loop's time. To ask for the running loop is a system call, so a request does not."""
 
-    def choose(self, pods: Sequence[Pod], *, avoid: Peer | None = None) -> Peer | None:
-        """The pod with the fewest requests under way, in turn where several have as few; never *avoid*."""
+    def choose(self, route: str, *, key: int | None = None, avoid: Peer | None = None) -> Peer | None:
+        """The pod for a request of the conversation *key* to *route*, as the table of now has it; never *avoid*."""
         self._turn += 1
-        count = len(pods)
-        chosen: Peer | None = None
-        for offset in range(count):
-            peer = self._peer(pods[(self._turn + offset) % count])
-            if peer is not avoid and (chosen is None or peer.in_flight < chosen.in_flight):
-                chosen = peer
-        return chosen
+        peers = self._of_route.get(route, ())
+        return pick(peers, turn=self._turn, now=self.now(), key=key, avoid=avoid)
 
-    def retain(self, pods: Collection[Pod]) -> None:
-        """Forget the pods that are not among *pods*; requests under way there go on."""
-        for pod in self._peers.keys() - set(pods):
-            self._peers.pop(pod).retire()
+    def has_choice(self, route: str) -> bool:
+        """Whether *route* has several pods, so that it matters to which of them a conversation goes."""
+        return len(self._of_route.get(route, ())) > 1
+
+    def use(self, routes: Mapping[str, Route]) -> None:
+        """Know the pods of *routes*, and forget all others; requests under way there go on."""
+        self._retain(pod for route in routes.values() for pod in route.pods)
+        self._of_route = {name: tuple(map(self._peer, route.pods)) for name, route in routes.items()}
 
     def close(self) -> None:
         """Close every idle connection."""
-        self.retain(())
+        self._of_route = {}
+        self._retain(())
+
+    @property
+    def peers(self) -> Collection[Peer]:
+        """Every pod of now."""
+        return self._peers.values()
+
+    def _retain(self, pods: Iterable[Pod]) -> None:
+        for pod in self._peers.keys() - set(pods):
+            self._peers.pop(pod).retire()
 
     def _peer(self, pod: Pod) -> Peer:
         peer = self._peers.get(pod)

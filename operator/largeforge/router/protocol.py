@@ -16,6 +16,8 @@ from largeforge.router.settings import Settings
 
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending, so that it sees the answer and not a reset."""
+HIGH_WATER_BYTES = 64 * 1024
+"""Above this the engine is made to wait. One read more may come on top, up to 256 KB. For TLS the default is 512 KB."""
 _NEVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -57,15 +59,19 @@ class Service(Protocol):
     settings: Settings
     draining: bool
 
-    def opened(self, connection: ClientConnection) -> None:
-        """A client has connected."""
+    def opened(self, connection: ClientConnection) -> ApiError | None:
+        """A client has connected; the error where there is no room for it."""
+        ...
 
     def closed(self, connection: ClientConnection) -> None:
         """A client has gone."""
 
-    def authorize(self, headers: list[Header]) -> str:
-        """The client's name, or an `ApiError`."""
+    def admit(self, connection: ClientConnection, headers: list[Header]) -> str:
+        """The client's name, whose request counts until `leave`; or an `ApiError`."""
         ...
+
+    def leave(self, client: str) -> None:
+        """A request that was admitted has ended."""
 
     def handle(self, connection: ClientConnection, request: Request) -> Running | None:
         """Answer by `respond`, or return what will answer; or raise an `ApiError`."""
@@ -85,6 +91,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader = RequestReader(service.settings, self._accept)
         self._transport: asyncio.Transport
         self._client = ""
+        self._admitted = False
         self._busy = False
         self._running: Running | None = None
         self._keep_alive = False
@@ -101,14 +108,23 @@ class ClientConnection(asyncio.Protocol):
         """Whether the client speaks HTTP/1.0."""
         return self._reader.http10
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being read or answered."""
+        return not self._busy and not self._reader.begun and not self._pending and self.writable
+
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request."""
         self._transport = transport  # type: ignore[assignment]
         self._deadline = self._loop.time() + self._settings.head_seconds
+        self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         keep_alive(transport)
-        self._service.opened(self)
+        error = self._service.opened(self)
+        if error is not None:
+            self._overflow = True
+            self._refuse(error)
 
     def data_received(self, data: bytes) -> None:
         """Read on, or keep it for later; a closing connection drops it."""
@@ -127,6 +143,7 @@ class ClientConnection(asyncio.Protocol):
         running, self._running = self._running, None
         if running is not None:
             running.cancel()
+        self._leave()
         self._service.closed(self)
 
     def pause_writing(self) -> None:
@@ -171,7 +188,13 @@ class ClientConnection(asyncio.Protocol):
 
     def _accept(self, headers: list[Header]) -> None:
         """Who asks is known before anything else is done for them."""
-        self._client = self._service.authorize(headers)
+        self._client = self._service.admit(self, headers)
+        self._admitted = True
+
+    def _leave(self) -> None:
+        if self._admitted:
+            self._admitted = False
+            self._service.leave(self._client)
 
     def _keep(self, data: bytes) -> None:
         self._pending += data
@@ -229,6 +252,7 @@ class ClientConnection(asyncio.Protocol):
         """The answer is complete."""
         self._running = None
         self._busy = False
+        self._leave()
         if not self._keep_alive or self._service.draining:
             self._close()
             return
@@ -239,8 +263,11 @@ class ClientConnection(asyncio.Protocol):
     def cut(self) -> None:
         """Close so that the client cannot take the answer for a whole one: without its framing's end, or by a reset."""
         self._running = None
+        self._leave()
         if self._until_close:
             reset_on_close(self._transport)
+            if not self._transport.can_write_eof():  # TLS would say an orderly farewell
+                self.abort()
         self._close()
 
     # Ending the connection
@@ -255,7 +282,7 @@ class ClientConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Close now if nothing is under way, else after the answer."""
-        if not self._busy and not self._reader.begun and not self._pending:
+        if self.idle:
             self._close()
 
     def abort(self) -> None:
@@ -287,9 +314,10 @@ class ClientConnection(asyncio.Protocol):
             return
         self._closing = True
         self._pending.clear()
-        if not self._reader.begun or (self._reader.complete and not self._reader.surplus and not self._overflow):
+        if not self._overflow and (not self._reader.begun or (self._reader.complete and not self._reader.surplus)):
             self._transport.close()
             self._deadline = self._loop.time() + self._settings.write_stall_seconds
         else:
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # TLS has no half of a connection
+                self._transport.write_eof()
             self._deadline = self._loop.time() + LINGER_SECONDS

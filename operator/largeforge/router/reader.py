@@ -66,15 +66,14 @@ class RequestReader:
         """Read *data* from *at* to the end of the head, or of the body; the index where that is."""
         try:
             return self._feed_body(data, at) if self.head_complete else self._feed_head(data, at)
-        except httptools.HttpParserUpgrade as error:
-            raise _malformed("Upgrade and CONNECT are not supported") from error
         except httptools.HttpParserError as error:
             raise _malformed(str(error)) from error
 
     def _feed_head(self, data: bytes, at: int) -> int:
         begin = at
-        if self._head_bytes == 0 and data.startswith(b"\r\n", at):
-            at += 2  # old clients end a body with an empty line (RFC 9112, 2.2)
+        if not self._tail:
+            while at < len(data) and data[at] in b"\r\n":
+                at += 1  # old clients end a body with an empty line (RFC 9112, 2.2), and llhttp skips them
         end = head_end(self._tail, data, at)
         stop = len(data) if end < 0 else end
         self._head_bytes += stop - begin
@@ -82,7 +81,10 @@ class RequestReader:
             raise ApiError(
                 431, f"the request's head is longer than {self._max_head_bytes} bytes", code="headers_too_large"
             )
-        self._parser.feed_data(memoryview(data)[begin:stop])
+        try:
+            self._parser.feed_data(memoryview(data)[begin:stop])
+        except httptools.HttpParserUpgrade:
+            self._ignore_upgrade()
         if self.head_complete is not (end >= 0):
             raise _malformed("the head does not end with an empty line")
         if end < 0:
@@ -90,6 +92,20 @@ class RequestReader:
         else:
             self._check_head()
         return stop
+
+    def _ignore_upgrade(self) -> None:
+        """Go on with HTTP/1.1, as RFC 9110, 7.8 allows: llhttp ends at an `Upgrade`, so it reads the head once more.
+
+        What it reads is what it has found to be valid, without that one field.
+        """
+        method, url, headers = self._parser.get_method(), self._url, self.headers
+        if method == b"CONNECT":
+            raise _malformed("CONNECT is not supported")
+        version = self._parser.get_http_version().encode()
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers if header[0] != b"upgrade")
+        self._parser = httptools.HttpRequestParser(self)
+        self._url, self.headers, self.head_complete, self.complete = b"", [], False, False
+        self._parser.feed_data(b"%b %b HTTP/%b\r\n%b\r\n" % (method, url, version, lines))
 
     def _check_head(self) -> None:
         """What llhttp lets through, and what another server could read in another way; then who asks, then how much."""

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from largeforge.router.classify import best
+from largeforge.router.defaults import Operation
 from largeforge.router.openai import AUTO, INVALID, ApiError, shown, unavailable, unknown_model
 from largeforge.router.scan import Call
-from largeforge.router.table import Route, RouteTable
+from largeforge.router.table import Route, View
 
 KEYWORD = "keyword"
 FALLBACK = "fallback"
@@ -33,20 +34,21 @@ class Decision:
         ).encode()
 
 
-def resolve(table: RouteTable, call: Call, *, retry_after_seconds: int) -> Decision:
-    """The route of *call*, or the `ApiError` that says why there is none."""
+def resolve(view: View, call: Call, operation: Operation = Operation.CHAT, *, retry_after_seconds: int) -> Decision:
+    """The route of *call* among those that its client sees, or the `ApiError` that says why there is none."""
     if call.model == AUTO:
-        return _automatic(table, call, retry_after_seconds)
-    route = table.routes.get(call.model)
+        _require_decidable(call, operation)
+        return _automatic(view, call, retry_after_seconds)
+    route = view.routes.get(call.model)
     if route is not None:
         return Decision(route, route.reason, 1.0)
-    if call.model in table.unready:
+    if call.model in view.unready:
         raise unavailable(
-            f"expert '{call.model}' is not ready: {table.unready[call.model]}",
+            f"expert '{call.model}' is not ready: {view.unready[call.model]}",
             code="expert_not_ready",
             retry_after_seconds=retry_after_seconds,
         )
-    if call.model in table.disabled:
+    if call.model in view.disabled:
         raise ApiError(
             404,
             f"expert '{shown(call.model)}' is disabled; set its spec.routing.enabled to true",
@@ -56,11 +58,11 @@ def resolve(table: RouteTable, call: Call, *, retry_after_seconds: int) -> Decis
     raise unknown_model(call.model)
 
 
-def explain(table: RouteTable, call: Call, *, retry_after_seconds: int) -> bytes:
-    """The answer to `POST /v1/route`: the decision, and every expert's score."""
-    decision = resolve(table, call, retry_after_seconds=retry_after_seconds)
-    found = table.matcher.scores(call.user_text())
-    experts = [name for name, route in table.routes.items() if route.reason == "pinned"]
+def explain(view: View, call: Call, *, retry_after_seconds: int) -> bytes:
+    """The answer to `POST /v1/route`: the decision, and the score of every expert that the client sees."""
+    decision = resolve(view, call, retry_after_seconds=retry_after_seconds)
+    found = view.matcher.scores(call.user_text())
+    experts = [name for name, route in view.routes.items() if route.reason == "pinned"]
     ranked = sorted(experts, key=lambda name: (-found.get(name, 0.0), name))
     answer: dict[str, Any] = {
         "object": "largeforge.route",
@@ -72,15 +74,32 @@ def explain(table: RouteTable, call: Call, *, retry_after_seconds: int) -> bytes
     return msgspec.json.encode(answer)
 
 
-def _automatic(table: RouteTable, call: Call, retry_after_seconds: int) -> Decision:
-    winner = best(table.matcher.scores(call.user_text()))
+def _require_decidable(call: Call, operation: Operation) -> None:
+    """What only one expert can answer is not given to another by its words."""
+    if operation is Operation.EMBEDDINGS:
+        why = "the vectors of different models cannot be compared"
+    elif call.follows_response:
+        why = "only the model that gave the previous response knows it"
+    else:
+        return
+    raise ApiError(
+        400,
+        f"model 'auto' cannot be used here, because {why}; name one of GET /v1/models",
+        code="model_required",
+        param="model",
+    )
+
+
+def _automatic(view: View, call: Call, retry_after_seconds: int) -> Decision:
+    scores = view.matcher.scores(call.user_text())
+    winner = best({name: score for name, score in scores.items() if name in view.routes})
     if winner is not None:
-        return Decision(table.routes[winner[0]], KEYWORD, winner[1])
-    if table.fallback is not None:
-        return Decision(table.fallback, FALLBACK, 0.0)
-    if table.fallback_unready is not None:
+        return Decision(view.routes[winner[0]], KEYWORD, winner[1])
+    if view.fallback is not None:
+        return Decision(view.fallback, FALLBACK, 0.0)
+    if view.fallback_unready is not None:
         raise unavailable(
-            f"no expert's keywords match, and the fallback is not ready: {table.fallback_unready}",
+            f"no expert's keywords match, and the fallback is not ready: {view.fallback_unready}",
             code="expert_not_ready",
             retry_after_seconds=retry_after_seconds,
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from aiohttp import web
 
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.keys import engine_key
-from largeforge.router import clients, table_file
+from largeforge.router import clients, table_file, tls
 from largeforge.router.clients import Clients, Fingerprint
 from largeforge.router.dispatch import Dispatcher
 from largeforge.router.health import application
+from largeforge.router.load import Loads
 from largeforge.router.metrics import Metrics
 from largeforge.router.protocol import ClientConnection
 from largeforge.router.settings import Settings
@@ -28,6 +30,8 @@ BACKLOG = 1024
 SWEEP_SECONDS = 0.5
 CLIENTS_POLL_SECONDS = 2.0
 NAMESPACE_KEY_BYTES = 32
+SPARE_DESCRIPTORS = 256
+"""Open files beside the sockets of requests: the other port, the API server, idle connections of engines."""
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +102,11 @@ async def follow_clients(
 
 @contextlib.asynccontextmanager
 async def serving(
-    dispatcher: Dispatcher, options: Options, *, ready: Callable[[], str | None]
+    dispatcher: Dispatcher,
+    options: Options,
+    *,
+    ready: Callable[[], str | None],
+    certificate: tls.Certificate | None = None,
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Both ports open; yields the task that ends what lasts too long. At the end open requests are given their time."""
     loop = asyncio.get_running_loop()
@@ -110,22 +118,68 @@ async def serving(
     await runner.setup()
     try:
         await web.TCPSite(runner, options.host, options.health_port).start()
-        server = await loop.create_server(connection, options.host, options.port, backlog=BACKLOG)
+        close = await _listen(connection, options, certificate, dispatcher.settings)
         sweep = loop.create_task(dispatcher.sweep(SWEEP_SECONDS))
         try:
             yield sweep
         finally:
-            server.close()
+            await close()
             await dispatcher.drain(dispatcher.settings.grace_seconds)
             sweep.cancel()
     finally:
         await runner.cleanup()
 
 
+async def _listen(
+    connection: Callable[[], ClientConnection],
+    options: Options,
+    certificate: tls.Certificate | None,
+    settings: Settings,
+) -> Callable[[], Awaitable[None]]:
+    """Open the port for clients; what is returned closes it, and leaves open connections alone."""
+    if certificate is not None:
+        sock = tls.bind(options.host, options.port, backlog=BACKLOG)
+        listener = tls.Listener(sock, certificate, connection, handshake_seconds=settings.head_seconds)
+        return listener.close
+    server = await asyncio.get_running_loop().create_server(connection, options.host, options.port, backlog=BACKLOG)
+
+    async def close() -> None:
+        server.close()
+
+    return close
+
+
+def raise_descriptor_limit(settings: Settings) -> None:
+    """Let the process have a socket for each client and for its engine, as far as it may; say so where it may not."""
+    needed = 2 * settings.max_connections + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < needed:
+            log.warning(
+                "%d connections need %d open files, and the process may have %d: raise its limit, or lower"
+                " LARGEFORGE_MAX_CONNECTIONS",
+                *(settings.max_connections, needed, most),
+            )
+
+
+def load_certificate(settings: Settings) -> tls.Certificate | None:
+    """The certificate, where TLS is asked for; `StartError` where it cannot be used."""
+    if settings.tls_dir is None:
+        return None
+    try:
+        return tls.Certificate(settings.tls_dir)
+    except tls.CertificateError as error:
+        raise StartError(str(error)) from error
+
+
 async def run(settings: Settings, options: Options) -> None:
     """Serve until SIGTERM or SIGINT; `StartError` where that cannot begin."""
     seen = await asyncio.to_thread(clients.fingerprint, settings.clients_dir)
     dispatcher = Dispatcher(settings, await asyncio.to_thread(load_clients, settings), Metrics())
+    certificate = await asyncio.to_thread(load_certificate, settings)
+    raise_descriptor_limit(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -141,11 +195,20 @@ async def run(settings: Settings, options: Options) -> None:
 
     async with contextlib.AsyncExitStack() as stack:
         source = await _source(settings, options, publish, stack)
-        sweep = await stack.enter_async_context(serving(dispatcher, options, ready=ready))
+        sweep = await stack.enter_async_context(serving(dispatcher, options, ready=ready, certificate=certificate))
         background = [asyncio.create_task(follow_clients(dispatcher, seen))]
+        if certificate is not None:
+            background.append(asyncio.create_task(tls.follow(certificate)))
         if source is not None:
             background.append(asyncio.create_task(source.run()))
-        log.info("started on port %d, health and metrics on %d", options.port, options.health_port)
+            loads = Loads(dispatcher.pool, every_seconds=settings.load_seconds)
+            background.append(asyncio.create_task(loads.run()))
+        log.info(
+            "started on port %d%s, health and metrics on %d",
+            options.port,
+            " (TLS)" if certificate else "",
+            options.health_port,
+        )
         await _until(stop, [sweep, *background])
         for task in background:
             task.cancel()
@@ -164,7 +227,9 @@ async def _source(
 
     key = await asyncio.to_thread(load_engine_key, settings.namespace_key_file)
     cluster = await stack.enter_async_context(connect(user_agent="largeforge-router"))
-    return TableWatch(cluster, settings.namespace, engine_key=key, publish=publish)
+    return TableWatch(
+        cluster, settings.namespace, engine_key=key, publish=publish, snapshot_file=settings.snapshot_file
+    )
 
 
 async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:

@@ -26,6 +26,8 @@ class Settings(StrictModel):
     """The namespace whose Experts and InferenceServices it serves."""
     clients_dir: Path = Path("/etc/largeforge/clients")
     """One file for each client, named as the client, a key on each line."""
+    tls_dir: Path | None = None
+    """Where `tls.crt` and `tls.key` lie, as a Secret of type kubernetes.io/tls is mounted; without it plain HTTP."""
     namespace_key_file: Path = Path("/etc/largeforge/namespace/key")
     """The namespace's key, from which the engines' keys are derived."""
     allow_unauthenticated: bool = False
@@ -36,6 +38,18 @@ class Settings(StrictModel):
     """The longest request line and headers together."""
     max_headers: Annotated[int, Field(ge=8)] = 100
     """The most header fields of a request."""
+    max_connections: Annotated[int, Field(ge=1)] = 4096
+    """The most connections of clients at a time."""
+    max_requests_per_client: Annotated[int, Field(ge=1)] = 1024
+    """The most requests of one client at a time, from the end of a request's head to the end of its answer."""
+    queue_length: Annotated[int, Field(ge=0, le=100_000)] = 64
+    """The most requests that wait for a place of one Expert with `limits.maxConcurrentRequests`."""
+    queue_seconds: Seconds = 10
+    """How long a request may wait for such a place."""
+    load_seconds: Seconds = 5
+    """How often each engine is asked how much it has under way."""
+    snapshot_file: Path | None = None
+    """Where the objects of the last table are kept, for a start while the API server is away; without it, nowhere."""
     head_seconds: Seconds = 10
     """From a request's first byte to the end of its headers; also from connecting to the first byte."""
     body_idle_seconds: Seconds = 30
@@ -48,6 +62,8 @@ class Settings(StrictModel):
     """The longest wait for a connection to an engine."""
     first_byte_seconds: Seconds = 600
     """The longest wait for an engine's first byte."""
+    chunk_idle_seconds: Seconds = 300
+    """The longest pause within an engine's answer."""
     grace_seconds: Seconds = 30
     """How long open requests may go on after SIGTERM."""
     retry_after_seconds: Annotated[int, Field(ge=1)] = 5

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from largeforge.api.expert import Expert
+from largeforge.api.expert import Expert, Limits
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import condition, is_true
 from largeforge.api.names import INFERENCESERVICE_LABEL, READY
 from largeforge.resources.names import engine_name
 from largeforge.router.classify import DOMAIN_WEIGHT, KEYWORD_WEIGHT, Matcher, Pattern, matcher_of
+from largeforge.router.defaults import Additions, additions
 from largeforge.router.openai import AUTO, ModelCard, model_card, model_list
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
@@ -40,7 +41,7 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where the requests for one name go."""
+    """Where the requests for one name go, and what the Expert says of them."""
 
     name: str
     model: bytes
@@ -51,11 +52,20 @@ class Route:
     created: int
     reason: str
     """Why a request that asks for this name gets it: `pinned` for an Expert, `base` for an InferenceService."""
+    additions: Additions | None = None
+    """What goes into a request where the client left it out."""
+    most: int | None = None
+    """Requests under way at a time; None is no bound."""
+    timeout_seconds: float | None = None
+    """From a request that is there whole to the end of its answer; None is no bound."""
 
 
 @dataclass(frozen=True, slots=True)
-class RouteTable:
-    """All that a request needs to know of the namespace."""
+class View:
+    """All that the requests of one class of clients need to know of the namespace; what they may not use is not in it.
+
+    Every view has the matcher of all experts: whom it finds counts where `routes` has it.
+    """
 
     routes: Mapping[str, Route] = field(default_factory=dict)
     unready: Mapping[str, str] = field(default_factory=dict)
@@ -71,10 +81,49 @@ class RouteTable:
     cards: Mapping[str, bytes] = field(default_factory=lambda: {AUTO: model_card(ModelCard(AUTO, 0))})
     """`GET /v1/models/{id}`."""
 
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """The namespace, as each client may see it; replaced whole."""
+
+    everything: View = field(default_factory=View)
+    """What a client sees that may use every Expert."""
+    public: View = field(default_factory=View)
+    """What a client sees that no Expert's `access` names."""
+    by_client: Mapping[str, View] = field(default_factory=dict)
+    """What those see that one names; clients with the same rights share a view."""
+    snapshot_age_seconds: float | None = field(default=None, compare=False)
+    """How old the snapshot was that this comes from; None where it comes from the objects themselves."""
+
+    def of(self, client: str) -> View:
+        """What *client* sees."""
+        return self.by_client.get(client, self.public)
+
+    @property
+    def routes(self) -> Mapping[str, Route]:
+        """Every route."""
+        return self.everything.routes
+
+    @property
+    def unready(self) -> Mapping[str, str]:
+        """Every Expert that cannot answer, and why."""
+        return self.everything.unready
+
     @property
     def pods(self) -> frozenset[Pod]:
         """Every pod that a request may go to."""
         return frozenset(pod for route in self.routes.values() for pod in route.pods)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the objects come to, before anybody's rights are looked at."""
+
+    routes: dict[str, Route] = field(default_factory=dict)
+    unready: dict[str, str] = field(default_factory=dict)
+    disabled: set[str] = field(default_factory=set)
+    experts: list[Expert] = field(default_factory=list)
+    """Those that hold their names, the oldest first."""
 
 
 def build(
@@ -83,14 +132,11 @@ def build(
     slices: Iterable[Mapping[str, Any]],
     engine_key: EngineKey,
 ) -> RouteTable:
-    """The table of these objects. Names are one space: of equal names the older object has it."""
+    """The table of these objects. Names are one space: of equal names the older object has it, whoever may use it."""
     by_name = {service.metadata.name: service for service in services}
     endpoints = {name: _endpoints(name, of_service) for name, of_service in _by_service(slices).items()}
-    routes: dict[str, Route] = {}
-    unready: dict[str, str] = {}
-    disabled: set[str] = set()
+    found = _Found()
     taken: set[str] = set()
-    winners: list[Expert] = []
     objects: list[Expert | InferenceService] = [*experts, *by_name.values()]
     for item in sorted(objects, key=_age):
         name = item.metadata.name
@@ -100,34 +146,59 @@ def build(
         if isinstance(item, InferenceService):
             pods = tuple(endpoint.pod for endpoint in endpoints.get(name, ()))
             if pods:
-                routes[name] = _route(item, item, name, pods, engine_key)
+                found.routes[name] = _route(item, item, name, pods, engine_key)
             continue
-        winners.append(item)
+        found.experts.append(item)
         service = by_name.get(item.spec.inference_service_ref.name)
         if not item.spec.routing.enabled:
-            disabled.add(name)
+            found.disabled.add(name)
         elif (why := _unready(item, service)) is not None or service is None or item.status.placement is None:
-            unready[name] = why or "not placed yet"
+            found.unready[name] = why or "not placed yet"
         elif pods := _placed(item, endpoints.get(service.metadata.name, ())):
-            routes[name] = _route(item, service, item.status.placement.engine_name, pods, engine_key)
+            found.routes[name] = _route(item, service, item.status.placement.engine_name, pods, engine_key)
         else:
-            unready[name] = f"no ready pod of InferenceService '{service.metadata.name}' has it loaded"
-    return _table(winners, routes, unready, frozenset(disabled))
+            found.unready[name] = f"no ready pod of InferenceService '{service.metadata.name}' has it loaded"
+    return _table(found)
 
 
-def _table(
-    winners: Sequence[Expert], routes: Mapping[str, Route], unready: Mapping[str, str], disabled: frozenset[str]
-) -> RouteTable:
-    routable = [expert for expert in winners if expert.metadata.name in routes]
-    fallbacks = [expert.metadata.name for expert in winners if expert.spec.routing.fallback]
-    cards = [ModelCard(AUTO, 0), *(ModelCard(name, routes[name].created) for name in sorted(routes))]
+def _table(found: _Found) -> RouteTable:
+    """One view for each set of Experts that some client may use."""
+    matcher = matcher_of(
+        tuple(
+            (expert.metadata.name, patterns(expert))
+            for expert in sorted(found.experts, key=lambda expert: expert.metadata.name)
+            if expert.metadata.name in found.routes
+        )
+    )
+    closed = {e.metadata.name: frozenset(e.spec.access.clients) for e in found.experts if e.spec.access.clients}
+    views: dict[frozenset[str], View] = {}
+
+    def view(hidden: frozenset[str]) -> View:
+        if hidden not in views:
+            views[hidden] = _view(found, matcher, hidden)
+        return views[hidden]
+
+    named = sorted(set().union(*closed.values()))
     return RouteTable(
+        everything=view(frozenset()),
+        public=view(frozenset(closed)),
+        by_client={
+            client: view(frozenset(name for name, allowed in closed.items() if client not in allowed))
+            for client in named
+        },
+    )
+
+
+def _view(found: _Found, matcher: Matcher, hidden: frozenset[str]) -> View:
+    routes = {name: route for name, route in found.routes.items() if name not in hidden}
+    unready = {name: why for name, why in found.unready.items() if name not in hidden}
+    fallbacks = [expert.metadata.name for expert in found.experts if expert.spec.routing.fallback]
+    cards = [ModelCard(AUTO, 0), *(ModelCard(name, routes[name].created) for name in sorted(routes))]
+    return View(
         routes=routes,
         unready=unready,
-        disabled=disabled,
-        matcher=matcher_of(
-            tuple((e.metadata.name, patterns(e)) for e in sorted(routable, key=lambda e: e.metadata.name))
-        ),
+        disabled=frozenset(found.disabled - hidden),
+        matcher=matcher,
         fallback=next((routes[name] for name in fallbacks if name in routes), None),
         fallback_unready=next((f"expert '{name}': {unready[name]}" for name in fallbacks if name in unready), None),
         models=model_list(cards),
@@ -175,6 +246,7 @@ def _route(
 ) -> Route:
     key = engine_key(service)
     created = item.metadata.creation_timestamp
+    limits = item.spec.limits if isinstance(item, Expert) else Limits()
     return Route(
         name=item.metadata.name,
         model=msgspec.json.encode(model),
@@ -182,6 +254,9 @@ def _route(
         pods=pods,
         created=int(created.timestamp()) if created else 0,
         reason="pinned" if isinstance(item, Expert) else "base",
+        additions=additions(item.spec.defaults) if isinstance(item, Expert) else None,
+        most=limits.max_concurrent_requests,
+        timeout_seconds=limits.timeout_seconds,
     )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 import httptools
 
 from largeforge.router.http1 import Header, head_end
+from largeforge.router.usage import PIECES
 
 MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 256
 MAX_INTERIM_RESPONSES = 8
 COPY_BYTES = 16 * 1024
 """Below this, copying the parts together costs less than a gathering write."""
@@ -46,6 +50,8 @@ class Upstream(asyncio.Protocol):
         self.reused = False
         """Whether it has carried a response before, so that the engine may just be closing it."""
         self.idle_since = 0.0
+        self.last: deque[bytes] = deque(maxlen=PIECES)
+        """The last pieces of the body as they came: who counts tokens looks there."""
         self._reset()
 
     def _reset(self) -> None:
@@ -63,6 +69,14 @@ class Upstream(asyncio.Protocol):
         self._complete = False
         self._keep_alive = False
         self._surplus = False
+        self.pieces = 0
+        """How many of the body have come."""
+        self.first_at = 0.0
+        """When the first of them came."""
+        self.last.clear()
+        self.silent = False
+        """Whether nothing has come since `listen`."""
+        self._listening = False
 
     def send(self, owner: Owner, parts: list[bytes | memoryview]) -> None:
         """Send a request; *owner* gets exactly one of `on_end` and `on_lost`, unless it calls `abandon`."""
@@ -78,6 +92,21 @@ class Upstream(asyncio.Protocol):
         self._owner = self._write = None
         if self._open:
             self.transport.abort()
+
+    def listen(self) -> None:
+        """Learn by `silent` whether anything comes from here on; costs one call, not one for each chunk."""
+        self.silent = True
+        write = self._write
+        if write is None or self._listening:
+            return
+        self._listening = True
+
+        def heard(data: bytes) -> object:
+            self.silent = self._listening = False
+            self._write = write
+            return write(data)
+
+        self._write = heard
 
     def pause(self) -> None:
         """Let what comes wait in the kernel, and so in the engine."""
@@ -100,21 +129,24 @@ class Upstream(asyncio.Protocol):
                 data = self._read_head(data)
                 if not self._head_complete:
                     return
-            if data:
-                self._parser.feed_data(data)
+            self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._lose(f"the engine's response is not HTTP: {error}")
             return
         if self._surplus:
             self._lose("the engine sent more than its response")
             return
+        data = self._payload(data)
+        if data:
+            if not self.pieces:
+                self.first_at = monotonic()
+            self.pieces += 1
+            self.last.append(data)
         if self._write is None:
-            self._write = owner.on_response(self, self._payload(data))
-            if self._write is None:
-                return
+            self._write = owner.on_response(self, data)
         else:
-            self._write(self._payload(data))
-        if self._complete:
+            self._write(data)
+        if self._complete and self._owner is not None:
             self._finish()
 
     def _payload(self, data: bytes) -> bytes:
@@ -148,13 +180,18 @@ class Upstream(asyncio.Protocol):
 
     def _check_framing(self) -> None:
         """How the body ends."""
+        if len(self.headers) > MAX_HEADERS:
+            raise httptools.HttpParserError("the head has too many fields")
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise httptools.HttpParserError("only HTTP/1.1 and HTTP/1.0 are understood")
         has_length = False
         for name, value in self.headers:
             if name == b"content-length":
                 has_length = True
             elif name == b"transfer-encoding":
-                if value.lower() != b"chunked":
-                    raise httptools.HttpParserError("only the transfer encoding chunked is understood")
+                if value.lower() != b"chunked" or self.chunked or version == "1.0":
+                    raise httptools.HttpParserError("the only transfer encoding is chunked, once, in HTTP/1.1")
                 self.chunked = True
         self.until_close = not self._complete and not self.chunked and not has_length
 

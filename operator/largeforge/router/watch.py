@@ -1,10 +1,16 @@
-"""The route table from a cluster: three watches, and a table built anew a moment after anything has changed."""
+"""The route table from a cluster: three watches, and a table built anew a moment after anything has changed.
+
+Where the API server does not answer at the start, the table is that of the snapshot which an earlier run of this
+container has left, until it does.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,11 +28,15 @@ from largeforge.kube.cluster import (
     Resource,
     WatchEvent,
 )
+from largeforge.router import snapshot
+from largeforge.router.snapshot import Objects, SnapshotError
 from largeforge.router.table import EngineKey, RouteTable, build
 
 DEBOUNCE_SECONDS = 0.02
 """A change of one pod touches several objects; one table serves them all."""
 RETRY_SECONDS = 1.0
+PATIENCE_SECONDS = 3.0
+"""How long the API server has for its lists before the snapshot is used; it needs a few tenths."""
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +51,13 @@ class TableWatch:
     """Publishes each new table, the first once all is listed; while the API server is away, the last stays in use."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, *, engine_key: EngineKey, publish: Callable[[RouteTable], None]
+        self,
+        cluster: Cluster,
+        namespace: str,
+        *,
+        engine_key: EngineKey,
+        publish: Callable[[RouteTable], None],
+        snapshot_file: Path | None = None,
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
@@ -51,6 +67,8 @@ class TableWatch:
         self._synced: set[Resource] = set()
         self._changed = asyncio.Event()
         self._published: RouteTable | None = None
+        self._snapshot_file = snapshot_file
+        self._unsaved = asyncio.Event()
 
     async def run(self) -> None:
         """Follow the cluster, for ever."""
@@ -58,6 +76,9 @@ class TableWatch:
             for resource in _KINDS:
                 tasks.create_task(self._follow(resource))
             tasks.create_task(self._rebuild())
+            if self._snapshot_file is not None:
+                tasks.create_task(self._recall(self._snapshot_file))
+                tasks.create_task(self._save(self._snapshot_file))
 
     async def _follow(self, resource: Resource) -> None:
         while True:
@@ -87,18 +108,51 @@ class TableWatch:
     async def _rebuild(self) -> None:
         while True:
             await self._changed.wait()
-            if self._published is not None:
+            if self._published is not None and self._published.snapshot_age_seconds is None:
                 await asyncio.sleep(DEBOUNCE_SECONDS)
             self._changed.clear()
-            table = build(
-                self._objects[EXPERTS].values(),
-                self._objects[INFERENCESERVICES].values(),
-                self._objects[ENDPOINTSLICES].values(),
-                self._engine_key,
-            )
-            if table != self._published:  # most changes of a status mean nothing to a request
+            before, table = self._published, self._table(self._known())
+            # Most changes of a status mean nothing to a request.
+            if before is None or before.snapshot_age_seconds is not None or table != before:
                 self._published = table
                 self._publish(table)
+                self._unsaved.set()
+
+    def _known(self) -> Objects:
+        found = self._objects
+        return Objects(
+            [*found[EXPERTS].values()], [*found[INFERENCESERVICES].values()], [*found[ENDPOINTSLICES].values()]
+        )
+
+    def _table(self, objects: Objects) -> RouteTable:
+        return build(objects.experts, objects.services, objects.slices, self._engine_key)
+
+    async def _recall(self, path: Path) -> None:
+        """Use the snapshot where the API server has not answered in time."""
+        await asyncio.sleep(PATIENCE_SECONDS)
+        if self._published is not None:
+            return
+        try:
+            found = await asyncio.to_thread(snapshot.read, path, self._namespace)
+        except SnapshotError as error:
+            log.warning("the snapshot %s is not used: %s", path, error)
+            return
+        if found is None or self._published is not None:  # the API server may just have answered
+            return
+        objects, age = found
+        log.warning("the API server does not answer: the table is that of %.0f s ago, from %s", age, path)
+        self._published = replace(self._table(objects), snapshot_age_seconds=age)
+        self._publish(self._published)
+
+    async def _save(self, path: Path) -> None:
+        """Keep the objects of each new table; where several come at once, those of the last."""
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            try:
+                await asyncio.to_thread(snapshot.write, path, self._namespace, self._known())
+            except OSError as error:
+                log.warning("no snapshot is kept: %s", error)
 
 
 def _is_engines(manifest: Manifest) -> bool:

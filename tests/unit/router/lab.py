@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from largeforge.router import table_file
+from largeforge.router import table_file, tls
 from largeforge.router.clients import Clients
 from largeforge.router.dispatch import Dispatcher
 from largeforge.router.metrics import Metrics
@@ -207,6 +209,13 @@ def get(path: bytes, *, key: str = KEY) -> bytes:
 CHAT = b'{"model":"auto","messages":[{"role":"user","content":"hi"}]}'
 CHAT_STREAM = b'{"model":"auto","stream":true,"messages":[{"role":"user","content":"hi"}]}'
 
+
+def chat(text: str, **members: Any) -> bytes:
+    """A conversation of its own."""
+    messages = [{"role": "user", "content": text}]
+    return json.dumps({"model": "auto", "messages": messages} | members).encode()
+
+
 EXPERTS = """
 - kind: Expert
   metadata: {name: poetry}
@@ -242,8 +251,9 @@ class Router:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    async def connect(self) -> Raw:
-        raw = Raw(*await asyncio.open_connection("127.0.0.1", self.port, limit=16 * 1024 * 1024))
+    async def connect(self, context: ssl.SSLContext | None = None) -> Raw:
+        limit = 16 * 1024 * 1024
+        raw = Raw(*await asyncio.open_connection("127.0.0.1", self.port, limit=limit, ssl=context))
         self.raws.append(raw)
         return raw
 
@@ -273,7 +283,13 @@ class Lab:
         self._stack.callback(server.close)
         return engine
 
-    async def router(self, *engines: Engine | int, clients: Clients | None = None, **settings: Any) -> Router:
+    async def router(
+        self,
+        *engines: Engine | int,
+        clients: Clients | None = None,
+        certificate: tls.Certificate | None = None,
+        **settings: Any,
+    ) -> Router:
         loop = asyncio.get_running_loop()
         dispatcher = Dispatcher(
             Settings(**settings), Clients({"team": [KEY]}) if clients is None else clients, Metrics()
@@ -281,17 +297,27 @@ class Lab:
         ports = [engine if isinstance(engine, int) else engine.port for engine in engines]
         if ports:
             dispatcher.replace_table(table_of(*ports))
-        server = await loop.create_server(lambda: ClientConnection(dispatcher), "127.0.0.1", 0)
-        router = Router(dispatcher, server.sockets[0].getsockname()[1])
+        if certificate is None:
+            server = await loop.create_server(lambda: ClientConnection(dispatcher), "127.0.0.1", 0)
+            self._stack.callback(server.close)
+            port = server.sockets[0].getsockname()[1]
+        else:
+            seconds = dispatcher.settings.head_seconds
+            sock = tls.bind("127.0.0.1", 0, backlog=100)
+            listener = tls.Listener(sock, certificate, lambda: ClientConnection(dispatcher), handshake_seconds=seconds)
+            self._stack.push_async_callback(listener.close)
+            port = listener.port
+        router = Router(dispatcher, port)
         sweep = loop.create_task(dispatcher.sweep(0.02))
-        self._stack.push_async_callback(self._stop, router, server, sweep)
+        self._stack.push_async_callback(self._stop, router, sweep)
         return router
 
-    async def _stop(self, router: Router, server: asyncio.AbstractServer, sweep: asyncio.Task[None]) -> None:
+    async def _stop(self, router: Router, sweep: asyncio.Task[None]) -> None:
         for raw in router.raws:
             raw.close()
-        server.close()
         await router.dispatcher.drain(DEADLINE)
         sweep.cancel()
         await router.idle()
         assert not router.dispatcher.connections
+        assert router.dispatcher.quota.under_way == {}
+        assert all(gate.under_way == gate.waiting == 0 for gate in router.dispatcher.gates._gates.values())

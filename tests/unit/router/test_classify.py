@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from largeforge.router import classify as module
 from largeforge.router.classify import WINDOW, Matcher, Pattern, best, score, window
 
 SMALL = st.text("ab .é", min_size=1, max_size=6)
@@ -140,3 +141,22 @@ def test_hostile_text_takes_no_long_time(text: str):
     begun = time.process_time()
     matcher.scores(text)
     assert time.process_time() - begun < 0.5  # about 10 ms; quadratic time would be many seconds
+
+
+LITERAL = st.text("ab.é_", min_size=1, max_size=5)
+
+
+@given(st.lists(LITERAL, max_size=8), st.lists(st.text("ab .é_", max_size=30), max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_what_a_matcher_remembers_of_earlier_texts_changes_nothing(patterns: list[str], texts: list[str]):
+    matcher = Matcher({"x": literals(*patterns)})
+    for text in [*texts, *texts]:
+        count = len({p for p in patterns if p in text})
+        assert matcher.scores(text) == ({"x": pytest.approx(score(count))} if count else {})
+
+
+def test_a_matcher_remembers_a_bounded_number_of_words(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "REMEMBERED_WORDS", 10)
+    matcher = Matcher({"x": literals("ab")})
+    assert matcher.scores(" ".join(f"{n}ab" for n in range(95)) + " " + "c" * 40)
+    assert len(matcher._dull) + len(matcher._meanings) <= 10

@@ -8,6 +8,7 @@ import yaml
 
 from largeforge.router import table_file
 from largeforge.router.classify import WINDOW
+from largeforge.router.scan import AUTHORITY
 from largeforge.router.settings import PREFIX, Settings
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "router.md").read_text()
@@ -16,7 +17,7 @@ TEXT = (Path(__file__).resolve().parents[3] / "docs" / "router.md").read_text()
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_each_setting_is_documented_with_its_default(name: str):
     default = Settings.model_fields[name].default
-    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    shown = str(default).lower() if isinstance(default, bool) or default is None else str(default)
     assert re.search(rf"\| `{PREFIX}{name.upper()}` \| `?{re.escape(shown)}`? \|", TEXT)
 
 
@@ -28,3 +29,8 @@ def test_the_example_is_a_table():
 
 def test_the_window_is_documented():
     assert f"longer than {2 * WINDOW:,} characters the first and the last {WINDOW:,}" in TEXT
+
+
+def test_each_member_that_is_refused_is_documented():
+    (paragraph,) = [line for line in TEXT.splitlines() if "`forbidden_member`" in line]
+    assert [name for name in AUTHORITY if f"`{name}`" not in paragraph] == []

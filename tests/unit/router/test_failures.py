@@ -19,6 +19,7 @@ from tests.unit.router.lab import (
     Raw,
     Received,
     answer,
+    chat,
     chunk,
     completion,
     event,
@@ -29,6 +30,7 @@ from tests.unit.router.lab import (
     whole,
 )
 
+PROMPT_ONLY = b'{"model":"general","prompt":"no conversation, so any pod is as good"}'
 PROMPT = 0.1
 """Seconds within which the engine must see that the client has gone."""
 
@@ -53,11 +55,11 @@ def free_port():
 async def test_an_engine_that_dies_before_the_first_byte_is_replaced_by_another(lab: Lab):
     bad, good = await lab.engine(dies), await lab.engine()
     router = await lab.router(bad, good)
-    for _ in range(4):
-        assert (await router.ask(post(CHAT))).status == 200
-    assert len(good.received) == 4
-    assert 1 <= len(bad.received) <= 4
-    assert router.outcomes() == {("general", "fallback", "200"): 4}
+    for n in range(8):
+        assert (await router.ask(post(chat(f"hi {n}")))).status == 200
+    assert len(good.received) == 8
+    assert 1 <= len(bad.received) <= 8
+    assert router.outcomes() == {("general", "fallback", "200"): 8}
 
 
 async def test_two_engines_that_die_are_an_error_and_nobody_is_asked_a_third_time(lab: Lab):
@@ -107,14 +109,18 @@ async def test_a_new_connection_that_dies_is_not_tried_again_on_the_same_pod(lab
     assert len(engine.received) == 1
 
 
-async def test_an_engine_that_has_lost_the_model_is_replaced_by_another_and_never_a_404(lab: Lab):
-    async def forgot(received: Received) -> None:
-        await received.send(whole(b'{"error":{"message":"not found"}}', b"HTTP/1.1 404 Not Found\r\n"))
+async def forgot(received: Received):
+    body = b'{"error":{"message":"The model `m` does not exist.","type":"NotFoundError","param":"model","code":404}}'
+    await received.send(whole(body, b"HTTP/1.1 404 Not Found\r\n"))
 
+
+async def test_an_engine_that_has_lost_the_model_is_replaced_by_another_and_never_a_404(lab: Lab):
     bad, good = await lab.engine(forgot), await lab.engine()
     router = await lab.router(bad, good)
-    for _ in range(3):
-        assert (await router.ask(post(CHAT))).status == 200
+    for n in range(8):
+        assert (await router.ask(post(chat(f"hi {n}")))).status == 200
+    assert len(good.received) == 8
+    assert bad.received != []
     alone = await lab.router(bad)
     found = await alone.ask(post(CHAT))
     assert error(found) == (503, "engine_unavailable")
@@ -383,7 +389,8 @@ async def test_a_client_that_leaves_while_a_connection_is_made_cancels(lab: Lab)
     router = await lab.router(await lab.engine())
     table = router.dispatcher.table
     route = replace(table.routes["general"], pods=(Pod("192.0.2.1", 9),))
-    router.dispatcher.table = replace(table, routes={"general": route}, fallback=route)
+    view = replace(table.public, routes={"general": route}, fallback=route)
+    router.dispatcher.replace_table(replace(table, everything=view, public=view))
     raw = await router.connect()
     await raw.send(post(CHAT))
     raw.close()
@@ -416,7 +423,7 @@ async def test_the_pod_with_the_fewest_requests_gets_the_next(lab: Lab):
     router = await lab.router(*engines)
     raws = [await router.connect() for _ in range(6)]
     for raw in raws:
-        await raw.send(post(CHAT))
+        await raw.send(post(PROMPT_ONLY, path=b"/v1/completions"))
     for engine in engines:
         await engine.request(2)
     release.set()
@@ -430,7 +437,7 @@ async def test_pods_with_as_few_requests_take_turns(lab: Lab):
     router = await lab.router(*engines)
     raw = await router.connect()
     for _ in range(9):
-        await raw.send(post(CHAT))
+        await raw.send(post(PROMPT_ONLY, path=b"/v1/completions"))
         await raw.answer()
     assert [len(engine.received) for engine in engines] == [3, 3, 3]
 

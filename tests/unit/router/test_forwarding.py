@@ -134,6 +134,51 @@ async def test_the_engine_gets_its_own_key_and_nothing_that_the_client_may_not_s
     assert KEY.encode() not in received.head + received.body
 
 
+INTERNAL = """
+Forwarded: for=1.2.3.4
+X-Forwarded-For: 1.2.3.4
+X-Forwarded-Host: engine
+X-Real-IP: 1.2.3.4
+X-Client-IP: 1.2.3.4
+X-Original-URL: /v1/load_lora_adapter
+X-Rewrite-URL: /v1/load_lora_adapter
+X-HTTP-Method-Override: DELETE
+X-Envoy-Original-Path: /
+X-VSR-Selected-Model: x
+X-vLLM-Model: x
+X-Gateway-Destination-Endpoint: 10.0.0.1
+X-Data-Parallel-Host-Port: 10.0.0.1:1
+X-Prefiller-Host-Port: 10.0.0.1:1
+X-Encoder-Hosts-Ports: 10.0.0.1:1
+HTTP2-Settings: x
+Proxy-Connection: keep-alive
+"""
+
+
+async def test_what_proxies_and_other_routers_say_to_each_other_is_not_a_clients_to_say(lab: Lab):
+    engine = await lab.engine()
+    router = await lab.router(engine)
+    internal = INTERNAL.lstrip().replace("\n", "\r\n").encode()
+    await router.ask(post(CHAT, headers=internal + b"Traceparent: 00-a-b-01\r\nX-Request-Id: r\r\n"))
+    found = (await engine.request()).headers
+    assert set(found) == {"host", "authorization", "content-type", "content-length", "traceparent", "x-request-id"}
+
+
+@pytest.mark.parametrize(
+    "value", [b"close, Authorization", b"Content-Length", b"Host, X-A", b"keep-alive,, Content-Type"]
+)
+async def test_connection_names_nothing_that_the_router_itself_sends(lab: Lab, value: bytes):
+    engine = await lab.engine()
+    router = await lab.router(engine)
+    raw = await router.connect()
+    await raw.send(post(CHAT, headers=b"Connection: " + value + b"\r\nX-A: b\r\n"))
+    assert (await raw.answer()).status == 200
+    found = (await engine.request()).headers
+    assert found["authorization"] == f"Bearer {ENGINE_KEY}"
+    assert found["content-length"] == str(len((await engine.request()).body))
+    assert ("x-a" in found) is (b"X-A" not in value)
+
+
 async def test_a_stream_arrives_byte_for_byte(lab: Lab):
     pieces = [b"\xc3", b"\xa9 da", b"ta: x\r\n\r\n: ping\n\n", b"\x00\xff", b"data: [DONE]"]
 
@@ -317,10 +362,21 @@ async def test_route_explains_without_an_engine(lab: Lab):
     ("request_", "status", "code", "allow"),
     [
         (get(b"/v1/load_lora_adapter"), 404, "unknown_url", None),
-        (post(CHAT, path=b"/v1/embeddings"), 404, "unknown_url", None),
+        (post(CHAT, path=b"/v1/rerank"), 404, "unknown_url", None),
         (get(b"/"), 404, "unknown_url", None),
         (get(b"//v1/models"), 404, "unknown_url", None),
         (get(b"/v1/../v1/models"), 404, "unknown_url", None),
+        (get(b"/v1/%6dodels"), 404, "unknown_url", None),
+        (get(b"/v1/models/"), 404, "model_not_found", None),
+        (get(b"/v1/models/%2e%2e"), 404, "model_not_found", None),
+        (get(b"/V1/models"), 404, "unknown_url", None),
+        (post(CHAT, path=b"//v1/chat/completions"), 404, "unknown_url", None),
+        (post(CHAT, path=b"/v1/chat/completions/"), 404, "unknown_url", None),
+        (post(CHAT, path=b"/v1/chat/completions/../../tokenize"), 404, "unknown_url", None),
+        (post(CHAT, path=b"/v1/chat/completions;x"), 404, "unknown_url", None),
+        (post(CHAT, path=b"/tokenize"), 404, "unknown_url", None),
+        (post(CHAT, path=b"/invocations"), 404, "unknown_url", None),
+        (post(CHAT, path=b"/pause"), 404, "unknown_url", None),
         (get(b"/v1/models/../models"), 404, "model_not_found", None),
         (get(b"/v1/chat/completions"), 405, "method_not_allowed", "POST"),
         (post(CHAT, path=b"/v1/models"), 405, "method_not_allowed", "GET"),

@@ -66,7 +66,8 @@ REFUSED = {
     "two Hosts": HEAD + b"Host: other\r\n\r\n",
     "an absolute target": HEAD.replace(b"/v1/", b"http://other/v1/") + b"\r\n",
     "CONNECT": b"CONNECT engine:8000 HTTP/1.1\r\nHost: engine\r\n\r\n",
-    "Upgrade": HEAD + LENGTH + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + CHAT,
+    "CONNECT with a key": HEAD.replace(b"POST /v1/chat/completions", b"CONNECT engine:8000") + b"\r\n",
+    "a length that hides behind Upgrade": HEAD + LENGTH * 2 + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + CHAT,
     "an asterisk": b"OPTIONS * HTTP/1.1\r\nHost: r\r\n\r\n",
     "another protocol": b"\x16\x03\x01\x02\x00\x01\x00",
     "an unknown method": b"FETCH / HTTP/1.1\r\nHost: r\r\n\r\n",
@@ -86,6 +87,32 @@ async def test_a_request_with_two_meanings_is_refused_and_the_connection_closed(
     assert json.loads(got.body)["error"]["code"] == "malformed_request"
     assert got.headers["connection"] == "close"
     assert engine.received == []
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+WEBSOCKET = b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+
+
+@pytest.mark.parametrize("upgrade", [UPGRADE, WEBSOCKET, b"Upgrade: h2c\r\n"])
+async def test_an_upgrade_is_ignored_and_the_connection_stays_http_1_1(lab, upgrade):
+    engine = await lab.engine()
+    router = await lab.router(engine)
+    raw = await router.connect()
+    chunked = HEAD + CHUNKED + upgrade + b"\r\n" + chunk(CHAT[:9]) + chunk(CHAT[9:]) + LAST
+    for request in (post(CHAT, headers=upgrade), chunked, get(b"/v1/models"), post(CHAT)):
+        await raw.send(request)
+        assert (await raw.answer()).status == 200
+    assert [r.body for r in engine.received] == [CHAT.replace(b"auto", b"smol")] * 3
+    assert not {"upgrade", "http2-settings", "connection"} & set(engine.received[0].headers)
+
+
+async def test_an_upgrade_byte_by_byte_with_a_request_behind_it_is_ignored_too(lab):
+    router = await lab.router(await lab.engine())
+    raw = await router.connect()
+    for byte in post(CHAT, headers=UPGRADE) + SMUGGLED.replace(b"Host", b"Connection: close\r\nUpgrade: x\r\nHost"):
+        await raw.send(bytes([byte]))
+    assert [(await raw.answer()).status for _ in range(2)] == [200, 200]
+    assert await raw.rest() == b""
 
 
 @pytest.mark.parametrize("version", [b"HTTP/2.0", b"HTTP/0.9"])
@@ -120,6 +147,54 @@ async def test_empty_lines_before_a_request_are_skipped(lab):
     raw = await router.connect()
     await raw.send(post(CHAT) + b"\r\n" + post(CHAT) + b"\r\n\r\n" + SMUGGLED)
     assert [(await raw.answer()).status for _ in range(3)] == [200, 200, 200]
+
+
+# Keep-alive and half-close
+
+
+async def test_errors_about_a_whole_request_leave_the_connection_usable(lab):
+    engine = await lab.engine()
+    router = await lab.router(engine)
+    raw = await router.connect()
+    wrong = [
+        post(b"not json"),
+        post(CHAT.replace(b"auto", b"nobody")),
+        get(b"/v1/nothing"),
+        get(b"/v1/chat/completions"),
+        post(CHAT, headers=b"Content-Encoding: br\r\n"),
+        post(b"[" * 5000),
+    ]
+    statuses = []
+    for request in wrong:
+        await raw.send(request + post(CHAT))
+        statuses += [(await raw.answer()).status, (await raw.answer()).status]
+    assert statuses == [400, 200, 404, 200, 404, 200, 405, 200, 415, 200, 400, 200]
+    assert len(engine.received) == len(wrong)
+
+
+async def test_a_client_that_has_sent_all_and_closed_its_half_gets_what_the_router_answers_itself(lab):
+    router = await lab.router(await lab.engine())
+    raw = await router.connect()
+    raw.writer.write(get(b"/v1/models"))
+    raw.writer.write_eof()
+    assert Answer(await raw.rest()).status == 200
+
+
+async def test_a_half_closed_connection_counts_as_a_client_that_left(lab):
+    async def script(received):
+        await received.gone()
+        left.set()
+
+    left = asyncio.Event()
+    engine = await lab.engine(script)
+    router = await lab.router(engine)
+    raw = await router.connect()
+    raw.writer.write(post(CHAT))
+    await engine.request()
+    raw.writer.write_eof()
+    assert await raw.rest() == b""
+    await asyncio.wait_for(left.wait(), 5)
+    assert router.outcomes() == {("general", "fallback", "gone"): 1}
 
 
 # Pipelining

@@ -13,10 +13,12 @@ import aiohttp
 import pytest
 
 from largeforge.api.keys import engine_key
+from largeforge.router import snapshot
 from largeforge.router.server import Options, StartError, load_engine_key, serving
 from largeforge.router.settings import Settings, SettingsError
+from largeforge.router.snapshot import Objects
 from tests.unit.router.lab import CHAT, CHAT_STREAM, KEY, LAST, STREAM, Lab, Raw, Received, chunk, event, get, post
-from tests.unit.router.test_table import service
+from tests.unit.router.test_table import endpoint, expert, service, slice_
 
 
 def test_settings_come_from_the_environment_and_others_variables_are_ignored():
@@ -255,3 +257,37 @@ async def test_without_an_api_server_the_program_waits_and_says_that_it_is_not_r
     program.terminate()
     assert await program.end() == 0
     assert "Traceback" not in program.log
+
+
+async def test_a_program_that_starts_again_without_an_api_server_serves_what_it_knew(lab: Lab, tmp_path: Path):
+    engine = await lab.engine()
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    slices = [slice_(endpoint("p1", "127.0.0.1"), port=engine.port)]
+    objects = Objects([expert("general", routing={"fallback": True})], [service()], slices)
+    snapshot.write(tmp_path / "snapshot.json", "default", objects)
+    port, health = free_ports()
+    program = Program(
+        *("--host", "127.0.0.1", "--port", str(port), "--health-port", str(health)),
+        KUBECONFIG=str(tmp_path / "kubeconfig"),
+        LARGEFORGE_ALLOW_UNAUTHENTICATED="true",
+        LARGEFORGE_CLIENTS_DIR=str(tmp_path / "none"),
+        LARGEFORGE_NAMESPACE_KEY_FILE=str(tmp_path / "key"),
+        LARGEFORGE_SNAPSHOT_FILE=str(tmp_path / "snapshot.json"),
+        LARGEFORGE_LOAD_SECONDS="0.05",
+    )
+    await program.until("the API server does not answer")
+    await program.until("route table: general, smol")
+    asked = await engine.request()
+    assert asked.head.startswith(b"GET /metrics ")
+    assert "authorization" not in asked.headers
+    raw = Raw(*await asyncio.open_connection("127.0.0.1", port))
+    await raw.send(post(CHAT))
+    assert (await raw.answer()).headers["x-largeforge-expert"] == "general"
+    raw.close()
+    (forwarded,) = [received for received in engine.received if received.head.startswith(b"POST ")]
+    assert forwarded.headers["authorization"] == f"Bearer {engine_key(b'k' * 32, 'uid-smol')}"
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{health}/metrics") as response:
+        assert "largeforge_router_table_from_snapshot 1.0" in await response.text()
+    program.terminate()
+    assert await program.end() == 0

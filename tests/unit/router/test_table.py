@@ -30,6 +30,7 @@ def expert(
     ready: Any = "True",
     message: str = "",
     pods: Any = ("p1",),
+    spec: Any = None,
     **extra: Any,
 ):
     return Expert.model_validate(
@@ -40,6 +41,7 @@ def expert(
                 "sourceRef": {"kind": "FineTuneJob", "name": name},
                 "inferenceServiceRef": {"name": "smol"},
                 "routing": routing or {},
+                **(spec or {}),
             },
             "status": {
                 "conditions": [{"type": "Ready", "status": ready, "reason": "Ready", "message": message}],
@@ -83,14 +85,14 @@ def table(experts: Any = (), services: Any = None, slices: Any = (SLICE,)):
     return build(experts, [service()] if services is None else services, slices, lambda s: f"key-of-{s.metadata.uid}")
 
 
-def ask(found: Any, model: str = "auto", text: str = "hi"):
+def ask(found: Any, model: str = "auto", text: str = "hi", *, client: str = "team"):
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": text}]}).encode()
-    return resolve(found, scan(body), retry_after_seconds=5)
+    return resolve(found.of(client), scan(body), retry_after_seconds=5)
 
 
-def refusal(found: Any, model: str = "auto", text: str = "hi"):
+def refusal(found: Any, model: str = "auto", text: str = "hi", *, client: str = "team"):
     with pytest.raises(ApiError) as caught:
-        ask(found, model, text)
+        ask(found, model, text, client=client)
     return caught.value
 
 
@@ -138,7 +140,7 @@ def test_an_expert_that_is_not_ready_says_why_and_when_to_come_back():
     error = refusal(found, "sql")
     assert (error.status, error.code, error.headers) == (503, "expert_not_ready", {"retry-after": "5"})
     assert error.message == "expert 'sql' is not ready: adapter is being loaded on 1 pod"
-    assert b'"sql"' not in found.models
+    assert b'"sql"' not in found.public.models
 
 
 def test_a_ready_expert_without_a_ready_pod_is_not_ready():
@@ -227,7 +229,7 @@ def test_keywords_choose_and_equal_scores_go_by_name():
 
 
 def test_models_are_listed_with_auto_first():
-    found = json.loads(table([expert("sql"), expert("art")]).models)
+    found = json.loads(table([expert("sql"), expert("art")]).public.models)
     assert [card["id"] for card in found["data"]] == ["auto", "art", "smol", "sql"]
     assert found["data"][3] == {"id": "sql", "object": "model", "created": 1769904000, "owned_by": "largeforge"}
 
@@ -240,9 +242,4 @@ def test_an_expert_whose_service_is_missing_says_so():
 def test_the_same_objects_in_another_order_make_the_same_table():
     experts = [expert("a"), expert("b", routing={"fallback": True}), expert("c", ready="False")]
     one, other = table(experts), table(experts[::-1])
-    assert (one.routes, one.unready, one.fallback, one.models) == (
-        other.routes,
-        other.unready,
-        other.fallback,
-        other.models,
-    )
+    assert one == other

@@ -27,7 +27,7 @@ def test_a_file_makes_the_table_that_a_cluster_would(tmp_path: Path):
     assert sorted(found.routes) == ["general", "poetry", "smol"]
     assert found.routes["poetry"].pods == (Pod("127.0.0.1", 8000), Pod("engine.example", 80))
     assert (found.routes["poetry"].model, found.routes["general"].model) == (b'"poetry"', b'"smol"')
-    assert found.fallback is found.routes["general"]
+    assert found.public.fallback is found.routes["general"]
 
 
 def test_a_stated_placement_names_the_adapter(tmp_path: Path):

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from largeforge.kube.cluster import ENDPOINTSLICES, EXPERTS, INFERENCESERVICES, ClusterError, Resource, WatchEvent
-from largeforge.router import watch
+from largeforge.router import snapshot, watch
+from largeforge.router.snapshot import Objects
 from largeforge.router.table import RouteTable
 from largeforge.router.watch import TableWatch
 from tests.unit.router.lab import until
@@ -128,7 +132,7 @@ async def test_a_change_that_means_nothing_to_a_request_makes_no_new_table(
     cluster.put(EXPERTS, "MODIFIED", expert(routing={"keywords": [{"pattern": "sql"}]}, message="probed again"))
     await asyncio.sleep(2 * watch.DEBOUNCE_SECONDS)
     cluster.put(EXPERTS, "MODIFIED", expert(routing={"keywords": [{"pattern": "mysql"}]}))
-    await tables.until(lambda table: table.matcher.scores("mysql"))
+    await tables.until(lambda table: table.public.matcher.scores("mysql"))
     assert len(tables.found) == 2
 
 
@@ -142,3 +146,104 @@ async def test_slices_of_other_services_are_not_looked_at(world: tuple[FakeClust
     cluster.put(EXPERTS, "ADDED", expert("later"))
     await tables.until(lambda table: "later" in table.routes)
     assert len(tables.found) <= before + 2
+
+
+@asynccontextmanager
+async def followed(cluster: FakeCluster, tables: Tables, path: Path) -> AsyncIterator[None]:
+    found = TableWatch(cluster, "team", engine_key=lambda _: "k", publish=tables.publish, snapshot_file=path)
+    task = asyncio.create_task(found.run())
+    yield
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_router_that_starts_while_the_api_server_is_away_serves_what_the_last_one_knew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "snapshot.json"
+    cluster, tables = FakeCluster(), Tables()
+    async with followed(cluster, tables, path):
+        await fill(cluster, expert(spec={"access": {"clients": ["team"]}, "limits": {"timeoutSeconds": 9}}))
+        cluster.put(ENDPOINTSLICES, "SYNCED")
+        before = await tables.until(lambda table: "sql" in table.routes)
+        await until(path.exists)
+    assert before.snapshot_age_seconds is None
+    away, again = FakeCluster(), Tables()
+    async with followed(away, again, path):
+        found = await again.until(lambda _: True)
+        assert found == before
+        assert 0 <= found.snapshot_age_seconds < 60
+        assert "the API server does not answer" in caplog.text
+        # It is back: what it says counts, also where that is the same.
+        await fill(away, expert(spec={"access": {"clients": ["team"]}, "limits": {"timeoutSeconds": 9}}))
+        away.put(ENDPOINTSLICES, "SYNCED")
+        assert await again.until(lambda table: table.snapshot_age_seconds is None) == before
+
+
+async def test_an_api_server_that_answers_in_time_makes_the_snapshot_needless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "snapshot.json"
+    snapshot.write(path, "team", Objects([expert("old")], [service()], [SLICE]))
+    answered = asyncio.Event()
+
+    async def patience(seconds: float):
+        await (answered.wait() if seconds == watch.PATIENCE_SECONDS else real(seconds))
+
+    real = asyncio.sleep
+    monkeypatch.setattr(watch.asyncio, "sleep", patience)
+    cluster, tables = FakeCluster(), Tables()
+    async with followed(cluster, tables, path):
+        await fill(cluster, expert("new"))
+        cluster.put(ENDPOINTSLICES, "SYNCED")
+        await tables.until(lambda table: "new" in table.routes)
+        answered.set()
+        cluster.put(EXPERTS, "ADDED", expert("newer"))
+        await tables.until(lambda table: "newer" in table.routes)
+    assert all("old" not in table.routes for table in tables.found)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_snapshot_that_cannot_be_used_is_said_and_the_api_server_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "snapshot.json"
+    path.write_text("{")
+    cluster, tables = FakeCluster(), Tables()
+    async with followed(cluster, tables, path):
+        await until(lambda: "is not used" in caplog.text)
+        assert tables.found == []
+        await fill(cluster, expert())
+        cluster.put(ENDPOINTSLICES, "SYNCED")
+        await tables.until(lambda table: "sql" in table.routes)
+
+
+async def test_a_snapshot_that_cannot_be_written_is_said_and_nothing_else_happens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    cluster, tables = FakeCluster(), Tables()
+    async with followed(cluster, tables, tmp_path / "missing" / "snapshot.json"):
+        await fill(cluster, expert())
+        cluster.put(ENDPOINTSLICES, "SYNCED")
+        await until(lambda: "no snapshot is kept" in caplog.text)
+        cluster.put(EXPERTS, "ADDED", expert("later"))
+        await tables.until(lambda table: "later" in table.routes)
+
+
+async def test_the_snapshot_follows_the_objects(tmp_path: Path):
+    path = tmp_path / "snapshot.json"
+    cluster, tables = FakeCluster(), Tables()
+    async with followed(cluster, tables, path):
+        await fill(cluster, expert())
+        cluster.put(ENDPOINTSLICES, "SYNCED")
+        await until(path.exists)
+        cluster.put(EXPERTS, "DELETED", expert())
+        await until(lambda: not json.loads(path.read_text())["experts"])
+    await until(lambda: not path.with_name("snapshot.json.new").exists())
