@@ -10,7 +10,8 @@ from openai import OpenAI
 from dev import demo, training
 from dev.install import api_key, base_url
 from dev.kubectl import kubectl
-from dev.testing import E2E_NAMESPACE
+from dev.testing import E2E_NAMESPACE, RUNS_NAMESPACE
+from tests.e2e import ground as grounds
 from tests.e2e.chain import Chain
 
 KINDS = "experts,finetunejobs,inferenceservices"
@@ -31,3 +32,12 @@ def chain(namespace: str) -> Iterator[Chain]:
     demo.await_experts(namespace)
     with OpenAI(base_url=base_url(namespace), api_key=api_key(namespace), max_retries=0, timeout=60) as client:
         yield Chain(job, client)
+
+
+@pytest.fixture(scope="session")
+def ground() -> Iterator[None]:
+    """What the tests of FineTuneJob stand on."""
+    grounds.provide()
+    yield
+    kubectl("delete", "finetunejobs,experts", "--all", "--wait=false", namespace=RUNS_NAMESPACE)
+    kubectl("delete", "deployment", "hub", "--wait=false", namespace=RUNS_NAMESPACE)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import json
 
 import pytest
-import yaml
 
 from dev import demo, training
 from dev.ask import ask
 from dev.install import SYSTEM_NAMESPACE
-from dev.kubectl import Manifest, apply, condition, get, is_true, items, kubectl, wait_for, wait_true
+from dev.kubectl import Manifest, get, is_true, items, kubectl, wait_for, wait_true
 from tests.e2e.chain import Chain
 
 pytestmark = pytest.mark.cluster
 
 OPERATOR = "largeforge-operator"
-
-
-def example(name: str) -> Manifest:
-    return dict(yaml.safe_load((demo.EXAMPLE / name).read_text()))
 
 
 def engine_pod(namespace: str) -> Manifest:
@@ -29,19 +23,6 @@ def engine_pod(namespace: str) -> Manifest:
         p for p in items("pods", namespace=namespace, selector=selector) if "deletionTimestamp" not in p["metadata"]
     ]
     return found[0]
-
-
-def until(
-    what: str, kind: str, name: str, *, namespace: str, expected: tuple[str, str], seconds: float = 60
-) -> Manifest:
-    """Wait until a condition has a reason; the object then."""
-    kind_of_condition, reason = expected
-
-    def seen() -> bool:
-        return condition(get(kind, name, namespace=namespace), kind_of_condition).get("reason") == reason
-
-    wait_for(what, seen, seconds=seconds, show=lambda: json.dumps(get(kind, name, namespace=namespace), indent=2))
-    return get(kind, name, namespace=namespace) or {}
 
 
 def test_an_operator_that_restarts_changes_nothing(chain: Chain, namespace: str):
@@ -96,63 +77,6 @@ def test_an_adapter_is_loaded_again_by_a_new_engine(chain: Chain, namespace: str
         seconds=30,
         show=lambda: kubectl("get", "experts", "-o", "wide", namespace=namespace),
     )
-
-
-def test_a_suspended_job_holds_nothing_and_a_bad_row_is_found_when_it_goes_on(chain: Chain, namespace: str):
-    rows = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n{"text": 3}\n'
-    data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bad-data"}, "data": {"train.jsonl": rows}}
-    job = copy.deepcopy(example("finetunejob.yaml"))
-    job["metadata"]["name"] = "bad-rows"
-    job["spec"] |= {"suspend": True, "datasets": [{"uri": "configmap://bad-data/train.jsonl"}]}
-    del job["spec"]["publish"]
-    apply(data, job, namespace=namespace)
-    wait_true("finetunejob", "bad-rows", "Suspended", namespace=namespace, seconds=30)
-    selector = "largeforge.ai/finetunejob=bad-rows"
-    assert items("jobs", namespace=namespace, selector=selector) == []
-
-    kubectl("patch", "finetunejob", "bad-rows", "--type=merge", "-p", '{"spec":{"suspend":false}}', namespace=namespace)
-    failed = wait_true("finetunejob", "bad-rows", "Failed", namespace=namespace, seconds=150)
-    assert condition(failed, "Failed")["reason"] == "DatasetInvalid"
-    assert condition(failed, "DatasetValid")["status"] == "False"
-    assert is_true(failed, "Stalled")
-    assert failed["status"]["error"]["field"] == "spec.datasets[0].uri"
-    assert "configmap://bad-data/train.jsonl" in failed["status"]["error"]["message"]
-    assert "line 2" in failed["status"]["error"]["message"]
-    assert failed["status"]["run"]["attempt"] == 1
-    assert len(items("jobs", namespace=namespace, selector=selector)) == 1
-    kubectl("delete", "finetunejob", "bad-rows", "--timeout=30s", namespace=namespace)
-    del chain
-
-
-def test_a_claim_that_is_missing_is_named_before_a_pod_is_made(chain: Chain, namespace: str):
-    job = copy.deepcopy(example("finetunejob.yaml"))
-    job["metadata"]["name"] = "no-claim"
-    job["spec"]["base"]["uri"] = "pvc://nowhere/base"
-    del job["spec"]["publish"]
-    apply(job, namespace=namespace)
-    waiting = until(
-        "a condition", "finetunejob", "no-claim", namespace=namespace, expected=("StorageReachable", "StorageNotReady")
-    )
-    assert "nowhere" in condition(waiting, "StorageReachable")["message"]
-    assert items("jobs", namespace=namespace, selector="largeforge.ai/finetunejob=no-claim") == []
-    kubectl("delete", "finetunejob", "no-claim", "--timeout=30s", namespace=namespace)
-    del chain
-
-
-def test_a_run_that_wants_a_gpu_where_there_is_none_says_that_it_is_unschedulable(chain: Chain, namespace: str):
-    if any(int(node["status"]["allocatable"].get("nvidia.com/gpu", 0)) for node in items("nodes")):
-        pytest.skip("this cluster has GPUs")
-    job = copy.deepcopy(example("finetunejob.yaml"))
-    job["metadata"]["name"] = "wants-gpu"
-    job["spec"]["compute"] = {"gpusPerNode": 1}
-    del job["spec"]["publish"]
-    apply(job, namespace=namespace)
-    waiting = until(
-        "a condition", "finetunejob", "wants-gpu", namespace=namespace, expected=("Running", "Unschedulable")
-    )
-    assert "nvidia.com/gpu" in condition(waiting, "Running")["message"]
-    kubectl("delete", "finetunejob", "wants-gpu", "--timeout=30s", namespace=namespace)
-    del chain
 
 
 def test_a_job_that_is_deleted_and_made_again_takes_over_what_it_wrote(chain: Chain, namespace: str):

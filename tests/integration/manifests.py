@@ -6,33 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-Manifest = dict[str, Any]
-REMOVED: Any = object()
-
-
-def finetunejob() -> Manifest:
-    return {
-        "apiVersion": "largeforge.ai/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": "sql-sft"},
-        "spec": {
-            "method": "SFT",
-            "base": {"uri": "pvc://models/qwen2.5-7b"},
-            "peft": {"type": "LoRA", "r": 16},
-            "datasets": [{"uri": "pvc://data/sql/train.jsonl"}],
-            "evalSplitRatio": 0.02,
-            "training": {"learningRate": 2e-4, "globalBatchSize": 32},
-            "compute": {"gpusPerNode": 1},
-            "output": {"uri": "pvc://models/sql"},
-            "publish": {
-                "expert": {
-                    "name": "sql",
-                    "inferenceServiceRef": {"name": "qwen-7b"},
-                    "routing": {"keywords": [{"pattern": "sql"}]},
-                }
-            },
-        },
-    }
+from tests.integration.finetunejobs import BAD_JOBS, GOOD_JOBS, REMOVED, Manifest
 
 
 def inferenceservice() -> Manifest:
@@ -61,6 +35,9 @@ def adapter_expert() -> Manifest:
             "inferenceServiceRef": {"name": "qwen-7b"},
             "version": "1.2.0",
             "routing": {"domains": ["sql"], "keywords": [{"pattern": "select", "type": "Word"}]},
+            "defaults": {"systemPrompt": "Answer in SQL.", "temperature": 0, "topP": 1, "topK": 40, "maxTokens": 512},
+            "limits": {"maxConcurrentRequests": 8, "timeoutSeconds": 120},
+            "access": {"clients": ["team-a", "Batch_1.x"]},
         },
     }
 
@@ -80,7 +57,7 @@ def model_expert() -> Manifest:
 
 
 GOOD = {
-    "finetunejob": finetunejob,
+    **GOOD_JOBS,
     "inferenceservice": inferenceservice,
     "adapter expert": adapter_expert,
     "model expert": model_expert,
@@ -118,70 +95,10 @@ class Bad:
         return f"{self.good}: {changed}"[:120]
 
 
-JOB, SERVICE, ADAPTER, MODEL = GOOD
+SERVICE, ADAPTER, MODEL = list(GOOD)[-3:]
 
 BAD = [
-    # FineTuneJob
-    Bad(JOB, {"metadata.name": "a" * 41}, "at most 40 characters"),
-    Bad(JOB, {"metadata.name": "qwen2.5-7b"}, "for example qwen2-5-7b, not qwen2.5-7b"),
-    Bad(JOB, {"metadata.name": "7b-sql"}, "a letter first"),
-    Bad(JOB, {"spec": REMOVED}, "spec: Required value"),
-    Bad(JOB, {"spec.method": REMOVED}, "spec.method: Required value"),
-    Bad(JOB, {"spec.method": "PPO"}, 'supported values: "SFT"'),
-    Bad(JOB, {"spec.base": REMOVED}, "spec.base: Required value"),
-    Bad(JOB, {"spec.base.uri": "s3://bucket/model"}, "spec.base.uri"),
-    Bad(JOB, {"spec.base.uri": "pvc://models/../secrets"}, "spec.base.uri"),
-    Bad(JOB, {"spec.base.uri": "pvc://models//double"}, "spec.base.uri"),
-    Bad(JOB, {"spec.base.uri": "pvc://Models/x"}, "spec.base.uri"),
-    Bad(JOB, {"spec.base.uri": "pvc://models/" + "a" * 600}, "may not be more than 512"),
-    Bad(JOB, {"spec.peft.type": "QLoRA"}, 'supported values: "LoRA", "None"'),
-    Bad(JOB, {"spec.peft.r": 0}, "spec.peft.r"),
-    Bad(JOB, {"spec.peft.r": 1024}, "should be less than or equal to 512"),
-    Bad(JOB, {"spec.peft.loraDropout": 1.5}, "spec.peft.loraDropout"),
-    Bad(JOB, {"spec.peft": {"type": "None", "r": 8}, "spec.publish": REMOVED}, "remove them or set type: LoRA"),
-    Bad(JOB, {"spec.peft": {"type": "None"}}, "only an adapter can be published as an Expert"),
-    Bad(JOB, {"spec.peft.targetModules": []}, "should have at least 1 items"),
-    Bad(JOB, {"spec.datasets": []}, "should have at least 1 items"),
-    Bad(JOB, {"spec.datasets": [{"uri": "pvc://data/x.jsonl"}] * 17}, "must have at most 16 items"),
-    Bad(JOB, {"spec.datasets.0.uri": "pvc://data"}, "spec.datasets[0].uri"),
-    Bad(JOB, {"spec.datasets.0.uri": "configmap://data"}, "spec.datasets[0].uri"),
-    Bad(JOB, {"spec.datasets.0.uri": "/etc/passwd"}, "spec.datasets[0].uri"),
-    Bad(JOB, {"spec.evalSplitRatio": 0.9}, "spec.evalSplitRatio"),
-    Bad(JOB, {"spec.training": {"maxSteps": 10, "numTrainEpochs": 2}}, "set maxSteps or numTrainEpochs, not both"),
-    Bad(
-        JOB,
-        {"spec.training": {"globalBatchSize": 8, "perDeviceTrainBatchSize": 2}},
-        "or perDeviceTrainBatchSize with gradientAccumulationSteps, not both",
-    ),
-    Bad(JOB, {"spec.training": {"gradientAccumulationSteps": 2}}, "needs perDeviceTrainBatchSize beside it"),
-    Bad(JOB, {"spec.training.learningRate": "2e-4"}, "spec.training.learningRate"),
-    Bad(JOB, {"spec.training.learningRate": 0}, "learningRate must be above 0, for example 2e-4"),
-    Bad(JOB, {"spec.training.learningRate": -1e-4}, "spec.training.learningRate"),
-    Bad(JOB, {"spec.training": {"numTrainEpochs": 0}}, "numTrainEpochs must be above 0"),
-    Bad(JOB, {"spec.training.maxLength": 4}, "spec.training.maxLength"),
-    Bad(JOB, {"spec.training.precision": "INT8"}, 'supported values: "Auto", "BF16", "FP16", "FP32"'),
-    Bad(
-        JOB,
-        {"spec.compute.gpusPerNode": 0, "spec.training.precision": "FP16"},
-        "FP16 needs a GPU; use FP32, BF16 or Auto",
-    ),
-    Bad(
-        JOB,
-        {"spec.compute": {"gpusPerNode": 0, "processesPerNode": 3}},
-        "must be divisible by the number of ranks",
-    ),
-    Bad(JOB, {"spec.compute.processesPerNode": 2}, "processesPerNode is the number of GPUs"),
-    Bad(JOB, {"spec.compute.gpusPerNode": 17}, "spec.compute.gpusPerNode"),
-    Bad(JOB, {"spec.compute.resources.requests": {"memory": "8 GB"}}, "spec.compute.resources.requests"),
-    Bad(JOB, {"spec.compute.podTemplate.env": [{"name": "PET_NNODES", "value": "9"}]}, "set by LargeForge"),
-    Bad(JOB, {"spec.compute.podTemplate.env": [{"name": "LD_PRELOAD", "value": "x"}]}, "choose another name"),
-    Bad(JOB, {"spec.compute.podTemplate.env": [{"name": "A"}]}, "set either value or valueFrom"),
-    Bad(JOB, {"spec.output": REMOVED}, "spec.output: Required value"),
-    Bad(JOB, {"spec.output.uri": "configmap://a/b"}, "spec.output.uri"),
-    Bad(JOB, {"spec.publish.expert.name": "auto"}, "'auto' is the router's own name"),
-    Bad(JOB, {"spec.publish.expert.name": "x" * 41}, "spec.publish.expert.name"),
-    Bad(JOB, {"spec.publish.expert.inferenceServiceRef": REMOVED}, "inferenceServiceRef: Required value"),
-    Bad(JOB, {"spec.backoffLimit": -1}, "spec.backoffLimit"),
+    *(Bad(*row) for row in BAD_JOBS),
     # InferenceService
     Bad(SERVICE, {"metadata.name": "auto"}, "'auto' is the router's own name"),
     Bad(SERVICE, {"metadata.name": "b" * 41}, "at most 40 characters"),
@@ -209,6 +126,22 @@ BAD = [
     Bad(ADAPTER, {"spec.routing.keywords.0.pattern": ""}, "spec.routing.keywords[0].pattern"),
     Bad(ADAPTER, {"spec.routing.keywords.0.type": "Regex"}, 'supported values: "Word", "Literal"'),
     Bad(ADAPTER, {"spec.routing.domains": ["x"] * 17}, "must have at most 16 items"),
+    Bad(ADAPTER, {"spec.defaults.systemPrompt": ""}, "spec.defaults.systemPrompt"),
+    Bad(ADAPTER, {"spec.defaults.systemPrompt": "x" * 8193}, "spec.defaults.systemPrompt"),
+    Bad(ADAPTER, {"spec.defaults.temperature": -0.1}, "spec.defaults.temperature"),
+    Bad(ADAPTER, {"spec.defaults.temperature": 2.1}, "spec.defaults.temperature"),
+    Bad(ADAPTER, {"spec.defaults.topP": 0}, "topP must be above 0, for example 0.9"),
+    Bad(ADAPTER, {"spec.defaults.topP": 1.1}, "spec.defaults.topP"),
+    Bad(ADAPTER, {"spec.defaults.topK": 0}, "spec.defaults.topK"),
+    Bad(ADAPTER, {"spec.defaults.maxTokens": 0}, "spec.defaults.maxTokens"),
+    Bad(ADAPTER, {"spec.defaults.maxTokens": "many"}, "spec.defaults.maxTokens"),
+    Bad(ADAPTER, {"spec.limits.maxConcurrentRequests": 0}, "spec.limits.maxConcurrentRequests"),
+    Bad(ADAPTER, {"spec.limits.timeoutSeconds": 0}, "spec.limits.timeoutSeconds"),
+    Bad(ADAPTER, {"spec.limits.timeoutSeconds": 86401}, "spec.limits.timeoutSeconds"),
+    Bad(ADAPTER, {"spec.access.clients": ["team/a"]}, "spec.access.clients[0]"),
+    Bad(ADAPTER, {"spec.access.clients": [""]}, "spec.access.clients[0]"),
+    Bad(ADAPTER, {"spec.access.clients": ["team", "team"]}, ".spec.access.clients: duplicate entries"),
+    Bad(ADAPTER, {"spec.access.clients": [f"team-{n}" for n in range(129)]}, "must have at most 128 items"),
     Bad(MODEL, {"spec.artifact": REMOVED}, "set artifact.uri"),
     Bad(MODEL, {"spec.sourceRef": {"kind": "FineTuneJob", "name": "sql-sft"}}, "leave out sourceRef"),
 ]

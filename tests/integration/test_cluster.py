@@ -9,18 +9,22 @@ from datetime import UTC, datetime
 
 import pytest
 
-from largeforge.api.finetunejob import FineTuneJob, RunRecord
+from largeforge.api.finetunejob import FineTuneJob
+from largeforge.api.finetunejobstatus import ResolvedBase, RunRecord
 from largeforge.controllers.finetunejobstatus import Speaker
-from largeforge.controllers.plan import Event, Plan, event_manifest, execute, with_status
+from largeforge.controllers.plan import Event, Plan, event_manifest, execute, split_status, with_status
 from largeforge.kube.client import connect
 from largeforge.kube.cluster import CONFIGMAPS, EVENTS, EXPERTS, FINETUNEJOBS, JOBS, Conflict, Invalid
 from largeforge.resources.publishing import missing_of, published_expert
+from largeforge.resources.runpod import Installation
 from largeforge.resources.training import run_config_map, training_job
 from tests.unit.training import PUBLISH, finetunejob, manifest
 
 pytestmark = pytest.mark.integration
 
 NAMESPACE = "verbs"
+HERE = Installation(image="trainer:1", pull_policy="IfNotPresent")
+BASE = ResolvedBase(uri="pvc://models/base")
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
 
 
@@ -53,14 +57,14 @@ async def test_a_status_is_written_whole_and_fields_that_are_left_out_go(kubecon
         raw, job = await stored_job(cluster, "status")
         run = RunRecord(number=1, digest="d", job_name="x", start_time=NOW)
         status = Speaker(job, now=NOW).begins(run)
-        await execute(Plan(status=status.model_copy(update={"loss": "1.5"})), cluster, raw, now=NOW)
+        await execute(Plan(status=status.model_copy(update={"message": "once"})), cluster, raw, now=NOW)
         raw = await cluster.get(FINETUNEJOBS, NAMESPACE, "status")
-        assert FineTuneJob.model_validate(raw).status.loss == "1.5"
+        assert FineTuneJob.model_validate(raw).status.message == "once"
         await execute(Plan(status=status), cluster, raw, now=NOW)
         raw = await cluster.get(FINETUNEJOBS, NAMESPACE, "status")
         assert FineTuneJob.model_validate(raw).status == status
         version = raw["metadata"]["resourceVersion"]
-        await cluster.patch_status(with_status(raw, status.manifest()))
+        await cluster.patch_status(with_status(raw, split_status("FineTuneJob", status.manifest())[1]))
         again = await cluster.get(FINETUNEJOBS, NAMESPACE, "status")
         assert again["metadata"]["resourceVersion"] == version
 
@@ -77,14 +81,14 @@ async def test_a_status_decided_on_an_older_object_is_refused(kubeconfig, monkey
 async def test_a_runs_objects_are_taken_by_a_real_server_and_made_once(kubeconfig, monkeypatch):
     async with connected(kubeconfig, monkeypatch) as cluster:
         _, job = await stored_job(cluster, "run")
-        run = RunRecord(number=1, digest="d", job_name="run-r1-a1")
-        batch = training_job(job, run, image="trainer:1", pull_policy="IfNotPresent")
+        run = RunRecord(number=1, digest="d", stage="Training", job_name="run-r1-a1", base=BASE)
+        batch = training_job(job, run, installation=HERE)
         await cluster.apply(run_config_map(job, run))
         made = await cluster.create_once(batch)
         assert await cluster.create_once(batch) is None
         assert made["spec"]["podReplacementPolicy"] == "Failed"
         other = finetunejob(name="run")
-        theirs = training_job(other, run, image="trainer:1", pull_policy="IfNotPresent")
+        theirs = training_job(other, run, installation=HERE)
         theirs["metadata"]["namespace"] = NAMESPACE
         with pytest.raises(Conflict, match="belongs to another"):
             await cluster.create_once(theirs)
@@ -97,7 +101,11 @@ async def test_a_runs_objects_are_taken_by_a_real_server_and_made_once(kubeconfi
 async def test_what_the_server_finds_wrong_is_invalid(kubeconfig, monkeypatch):
     async with connected(kubeconfig, monkeypatch) as cluster:
         _, job = await stored_job(cluster, "wrong")
-        batch = training_job(job, RunRecord(number=1, digest="d"), image="i", pull_policy="Sometimes")
+        batch = training_job(
+            job,
+            RunRecord(number=1, digest="d", job_name="wrong-r1-a1", base=BASE),
+            installation=Installation(image="i", pull_policy="Sometimes"),
+        )
         with pytest.raises(Invalid, match="imagePullPolicy"):
             await cluster.create_once(batch)
 

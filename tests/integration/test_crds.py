@@ -24,6 +24,34 @@ def test_a_good_manifest_is_taken(server: Server, good: str):
     assert done.returncode == 0, done.stderr
 
 
+def test_every_field_of_a_job_is_in_a_good_manifest():
+    known = crds.crd(crds.KINDS[0])["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    known["properties"]["extraArgs"].pop("properties")  # those that are refused
+    known["properties"]["evalDataset"]["properties"]["columns"].pop("properties")  # as those of datasets
+    expert = known["properties"]["publish"]["properties"]["expert"]["properties"]
+    for part in ("routing", "defaults", "limits", "access"):  # their fields are in the Expert's manifests
+        expert[part].pop("properties")
+    written = {path for name, good in GOOD.items() if name.startswith("finetunejob") for path in paths(good()["spec"])}
+    assert sorted(fields(known) - written) == []
+
+
+def fields(schema: Manifest, path: str = "") -> set[str]:
+    """The paths of all fields of *schema* that a user writes."""
+    found = set()
+    for name, child in schema.get("properties", {}).items():
+        found |= {f"{path}.{name}"} | fields(child, f"{path}.{name}")
+    return found | fields(schema["items"], f"{path}[]") if "items" in schema else found
+
+
+def paths(written: Any, path: str = "") -> set[str]:
+    """The paths of all fields that are *written*."""
+    if isinstance(written, list):
+        return {found for each in written for found in paths(each, f"{path}[]")}
+    if not isinstance(written, dict):
+        return set()
+    return {f"{path}.{name}" for name in written} | {f for k, v in written.items() for f in paths(v, f"{path}.{k}")}
+
+
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.title)
 def test_a_bad_manifest_is_refused_with_the_field_and_the_remedy(server: Server, bad: Bad):
     done = server.apply(bad.manifest())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 
+from largeforge.api.names import PROGRESS_MANAGER
+from largeforge.controllers.plan import PROGRESS_FIELDS
 from largeforge.kube.client import written
-from largeforge.kube.cluster import Conflict, Invalid
+from largeforge.kube.cluster import ClusterError, Conflict, Invalid
 from largeforge.resources.owner import controller_uid
 
 
@@ -26,6 +28,7 @@ class FakeCluster:
         self.writes = []
         self.kill_at = kill_at
         self.refuse = None
+        self.documents = {}
         self._numbers = itertools.count(1)
         for manifest in objects:
             self._put(manifest)
@@ -71,15 +74,28 @@ class FakeCluster:
         found = self.objects.get((resource.plural, namespace, name))
         if found and found["metadata"]["uid"] == uid:
             del self.objects[resource.plural, namespace, name]
+            for key, child in list(self.objects.items()):  # what the garbage collector does
+                if controller_uid(child) == uid:
+                    del self.objects[key]
 
-    async def patch_status(self, manifest):
+    async def patch_status(self, manifest, *, manager="largeforge"):
         self._write("status", manifest)
         found = self.objects.get(self._key(manifest))
         version = manifest["metadata"].get("resourceVersion")
         if found and version not in (None, found["metadata"]["resourceVersion"]):
             raise Conflict("the object has been modified")
-        if found:
-            self._put(found | {"status": copy.deepcopy(manifest["status"])})
+        if not found:
+            return None
+        # The one thing that is known of field managers: two fields belong to another one.
+        own = PROGRESS_FIELDS.get(manifest["kind"], frozenset())
+        kept = {k: v for k, v in found.get("status", {}).items() if (k in own) != (manager == PROGRESS_MANAGER)}
+        status = kept | copy.deepcopy(manifest["status"])
+        return self._put(found | {"status": status}) if status != found.get("status") else copy.deepcopy(found)
+
+    async def document(self, path):
+        if path not in self.documents:
+            raise ClusterError(path)
+        return self.documents[path]
 
     def _key(self, manifest):
         return written(manifest).plural, manifest["metadata"]["namespace"], manifest["metadata"]["name"]

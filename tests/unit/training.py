@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.controllers.settings import Settings
@@ -52,13 +52,43 @@ def finetunejob(*, status=None, **spec):
 PUBLISH = {"expert": {"name": "sql", "inferenceServiceRef": {"name": "qwen"}, "version": "1.0.0"}}
 
 
-def claim(name):
+def claim(name, *, phase="Bound", mode="ReadWriteMany"):
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": name, "namespace": "team"},
-        "status": {"phase": "Bound"},
+        "spec": {"accessModes": [mode]},
+        "status": {"phase": phase},
     }
+
+
+def user_pod(name, claim_name, *, node="node-1", phase="Running"):
+    """A pod of somebody else that uses a claim."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "team"},
+        "spec": {"nodeName": node, "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim_name}}]},
+        "status": {"phase": phase},
+    }
+
+
+BOUND = "b" * 64
+"""The digest of the base's weights, as preflight finds it."""
+
+
+def passed(*, digest=DIGEST, **fields):
+    """What a preflight that found nothing wrong leaves as its termination message."""
+    return json.dumps(
+        {
+            "outcome": "Succeeded",
+            "stage": "Preflight",
+            "runDigest": digest,
+            "dataset": {"digest": "e" * 64, "samples": 190, "evalSamples": 10},
+            "sources": {"baseDigest": BOUND, "datasetCommits": [""]},
+        }
+        | fields
+    )
 
 
 def result(*, digest=DIGEST, **fields):
@@ -76,9 +106,13 @@ def result(*, digest=DIGEST, **fields):
     )
 
 
-def failure(reason, message, field=None, *, digest=DIGEST):
+def failure(reason, message, field=None, *, digest=DIGEST, **fields):
     error = {"reason": reason, "message": message} | ({"field": field} if field else {})
-    return json.dumps({"outcome": "Failed", "runDigest": digest, "error": error})
+    return json.dumps({"outcome": "Failed", "runDigest": digest, "error": error} | fields)
+
+
+def checkpoint(step, *, resumes=0):
+    return {"step": step, "uri": f"pvc://models/out/.sql-checkpoints/checkpoint-{step}", "resumes": resumes}
 
 
 def finished(job, kind, *, message="", time="2026-11-25T12:00:00Z"):
@@ -87,13 +121,15 @@ def finished(job, kind, *, message="", time="2026-11-25T12:00:00Z"):
     return job | {"status": {"conditions": [condition]}}
 
 
-def pod(job, *, code=None, message="", phase="Running", waiting=None, conditions=()):
-    """The pod of *job*: running, waiting, or ended with *code* and a termination message."""
-    state = {"running": {}}
+def pod(job, *, code=None, message="", phase="Running", waiting=None, conditions=(), seconds=60, node="node-1"):
+    """The pod of *job*: running, waiting, or ended with *code* and a termination message *seconds* after its start."""
+    started = NOW.strftime("%Y-%m-%dT%H:%M:%SZ")
+    state = {"running": {"startedAt": started}}
     if waiting:
         state, phase = {"waiting": waiting}, "Pending"
     if code is not None:
-        state = {"terminated": {"exitCode": code, "message": message}}
+        finished_at = (NOW + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        state = {"terminated": {"exitCode": code, "message": message, "startedAt": started, "finishedAt": finished_at}}
         phase = "Failed" if code else "Succeeded"
     return {
         "apiVersion": "v1",
@@ -101,6 +137,7 @@ def pod(job, *, code=None, message="", phase="Running", waiting=None, conditions
         "metadata": {
             "name": f"{job['metadata']['name']}-0-abcde",
             "namespace": job["metadata"]["namespace"],
+            "uid": f"uid-of-the-pod-of-{job['metadata']['name']}",
             "labels": job["spec"]["template"]["metadata"]["labels"],
             "ownerReferences": [
                 {
@@ -112,6 +149,7 @@ def pod(job, *, code=None, message="", phase="Running", waiting=None, conditions
                 }
             ],
         },
+        "spec": {"nodeName": node},
         "status": {
             "phase": phase,
             "conditions": list(conditions),

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from largeforge.api.model import LabelKey, LabelValue, LargeForgeName, Model, ObjectName, Quantity, rules
+from largeforge.api.model import (
+    LabelKey,
+    LabelValue,
+    LargeForgeName,
+    Model,
+    ObjectName,
+    Quantity,
+    SubdomainName,
+    rules,
+)
 
 ResourceList = Annotated[
     dict[Annotated[str, Field(max_length=128)], Quantity],
@@ -47,6 +56,22 @@ class SecretKeySelector(Model):
     """The entry's key."""
 
 
+class SecretRef(Model):
+    """A token in a Secret of the same namespace; the kubelet reads it, the operator never does."""
+
+    name: SubdomainName
+    """The Secret's name."""
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = "token"
+    """Its entry."""
+
+
+class PullSecret(Model):
+    """A Secret of the same namespace with the credentials of an image registry."""
+
+    name: SubdomainName
+    """The Secret's name."""
+
+
 class EnvVarSource(Model):
     """Where a variable's value comes from."""
 
@@ -75,6 +100,60 @@ class EnvVar(Model):
     """Its source, where it must not stand in the object."""
 
 
+class PersistentVolumeClaimSource(Model):
+    """A claim of the same namespace."""
+
+    claim_name: ObjectName
+    """The claim's name."""
+    read_only: bool = False
+    """Whether the volume is mounted read-only."""
+
+
+class ConfigMapSource(Model):
+    """A ConfigMap of the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The ConfigMap's name."""
+
+
+class Volume(Model):
+    """A volume of the pod, and where the container finds it."""
+
+    model_config = rules(
+        (
+            "[has(self.emptyDir), has(self.persistentVolumeClaim), has(self.configMap), has(self.ephemeral),"
+            " has(self.csi)].filter(x, x).size() == 1",
+            "a volume needs exactly one of emptyDir, persistentVolumeClaim, configMap, ephemeral and csi",
+        ),
+        (
+            "!['/mnt', '/tmp', '/dev', '/etc/largeforge', '/var/run/secrets'].exists(p, self.mountPath == p"
+            " || self.mountPath.startsWith(p + '/')) && self.mountPath.split('/').all(s, s != '..')",
+            "mountPath: /mnt, /tmp, /dev, /etc/largeforge and /var/run/secrets are LargeForge's; choose another path",
+        ),
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=48, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    """The volume's name."""
+    mount_path: Annotated[str, Field(min_length=2, max_length=256, pattern=r"^/[^:]*$")]
+    """Where the container finds it."""
+    empty_dir: (
+        Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] | None
+    ) = None
+    """An empty folder on the node, as in a pod."""
+    persistent_volume_claim: PersistentVolumeClaimSource | None = None
+    """A claim."""
+    config_map: ConfigMapSource | None = None
+    """A ConfigMap."""
+    ephemeral: (
+        Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] | None
+    ) = None
+    """A claim that lives as long as the pod, as in a pod."""
+    csi: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] | None = (
+        None
+    )
+    """An inline volume of a CSI driver, as in a pod."""
+
+
 class PodTemplate(Model):
     """What is laid over the pod that we make. It cannot loosen the security context."""
 
@@ -90,6 +169,8 @@ class PodTemplate(Model):
     """The RuntimeClass, for example `nvidia`."""
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
     """The PriorityClass."""
+    volumes: Annotated[list[Volume], Field(max_length=16)] = []
+    """Volumes of the pod, each with the path at which the container finds it."""
     env: Annotated[list[EnvVar], Field(max_length=64)] = []
     """Variables of the container, beside ours."""
 

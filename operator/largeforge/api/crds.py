@@ -76,13 +76,17 @@ KINDS = (
         "ftj",
         (
             Column("METHOD", ".spec.method"),
-            Column("BASE", ".spec.base.uri"),
+            Column("BASE", ".status.base"),
             Column("PHASE", ".status.phase"),
-            Column("LOSS", ".status.loss"),
+            Column("PROGRESS", ".status.progress.summary"),
+            Column("LOSS", ".status.progress.loss"),
+            Column("ETA", ".status.progress.eta"),
             AGE,
             Column("GPUS", ".spec.compute.gpusPerNode", "integer", wide=True),
+            Column("GATE", ".status.gate.verdict", wide=True),
             Column("RUN", ".status.run.number", "integer", wide=True),
             Column("ATTEMPT", ".status.run.attempt", "integer", wide=True),
+            Column("RESUMES", ".status.run.resumes", "integer", wide=True),
             Column("ARTIFACT", ".status.artifact.uri", wide=True),
         ),
     ),
@@ -132,6 +136,8 @@ def structural(node: Schema, definitions: Schema, *, defaults: bool = True) -> S
         out["description"] = " ".join(str(out["description"]).split())
     if "properties" in node:
         out["properties"] = {k: structural(v, definitions, defaults=defaults) for k, v in node["properties"].items()}
+        if out.get("default") == {} and "x-kubernetes-validations" in out:
+            out["default"] = _filled(out)
     for word in ("items", "additionalProperties"):
         if isinstance(node.get(word), dict):
             out[word] = structural(node[word], definitions, defaults=defaults)
@@ -155,11 +161,26 @@ def _plain(node: Schema, definitions: Schema) -> Schema:
 
 
 def _shorten_default(out: Schema, node: Schema, *, keep: bool) -> None:
-    """Leave out defaults of None and of empty maps and lists; an object's is `{}`, its fields bring their own."""
+    """Leave out defaults of None and of empty maps and lists; an object's is `{}`, its fields bring their own.
+
+    Where the object has rules, it is written out: the API server checks a default against them before it fills it in.
+    """
     if not keep or out["default"] in (None, [], {}):
         del out["default"]
     if keep and "properties" in node and node["default"] is not None:
-        out["default"] = {}
+        out["default"] = _said(node["default"]) if "x-kubernetes-validations" in node else {}
+
+
+def _said(default: Schema) -> Schema:
+    """*default* without what is None or empty."""
+    found = {name: _said(value) if isinstance(value, dict) else value for name, value in default.items()}
+    return {name: value for name, value in found.items() if value not in (None, [], {})}
+
+
+def _filled(schema: Schema) -> Schema:
+    """The default of an object with rules, written out: the API server tries the rules on it as it stands."""
+    children = schema["properties"].items()
+    return {name: child["default"] for name, child in children if "default" in child}
 
 
 def _root_schema(model: type[Model]) -> Schema:

@@ -8,6 +8,9 @@ API_VERSION = f"{GROUP}/{VERSION}"
 FIELD_MANAGER = "largeforge"
 PUBLISH_MANAGER = "largeforge-publish"
 """Experts made by a run are applied under this manager, so that fields that a person edits stay theirs."""
+PROGRESS_MANAGER = "largeforge-progress"
+"""`status.progress` and `status.metrics` are applied under this manager: every replica may write what a trainer posts,
+and whoever writes the rest of a status leaves these two alone."""
 
 # Labels
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -17,6 +20,7 @@ INFERENCESERVICE_LABEL = f"{GROUP}/inferenceservice"
 EXPERT_LABEL = f"{GROUP}/expert"
 RUN_LABEL = f"{GROUP}/run"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
+STAGE_LABEL = f"{GROUP}/stage"
 
 # Annotations
 TEMPLATE_DIGEST = f"{GROUP}/template-digest"
@@ -27,8 +31,10 @@ FAILED = "Failed"
 SUSPENDED = "Suspended"
 STALLED = "Stalled"
 RUNNING = "Running"
+VALIDATED = "Validated"
 STORAGE_REACHABLE = "StorageReachable"
 DATASET_VALID = "DatasetValid"
+GATE_PASSED = "GatePassed"
 PUBLISHED = "Published"
 
 # Condition types of services and experts
@@ -49,6 +55,7 @@ class Reason:
     PENDING = "Pending"
     WAITING = "Waiting"
     RUNNING = "Running"
+    PREFLIGHT = "Preflight"
     RETRYING = "Retrying"
     SUSPENDED = "SuspendedByUser"
     NOT_SUSPENDED = "NotSuspended"
@@ -76,6 +83,36 @@ class Reason:
     DISRUPTED = "Disrupted"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     RESULT_MISSING = "ResultMissing"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    GATE_FAILED = "GateFailed"
+    GATE_PASSED = "GatePassed"
+    NOT_EVALUATED = "NotEvaluated"
+    CHECKED = "Checked"
+    RERUN_REFUSED = "RerunRefused"
+    SERVICE_ACCOUNT_NOT_ALLOWED = "ServiceAccountNotAllowed"
+    REMOTE_CODE_NOT_ALLOWED = "RemoteCodeNotAllowed"
+    STRATEGY_MISMATCH = "StrategyMismatch"
+    OUT_OF_GPU_MEMORY = "OutOfGPUMemory"
+    TARGET_MODULES_NOT_FOUND = "TargetModulesNotFound"
+    CHAT_TEMPLATE_MISSING = "ChatTemplateMissing"
+    DISK_FULL = "DiskFull"
+    EVICTED = "Evicted"
+    PREEMPTED = "Preempted"
+    NODE_LOST = "NodeLost"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason
+
+    # Storage
+    CLAIM_NOT_FOUND = "ClaimNotFound"
+    CLAIM_LOST = "ClaimLost"
+    READ_WRITE_ONCE_ACROSS_NODES = "ReadWriteOnceAcrossNodes"
+    READ_WRITE_ONCE_POD_IN_USE = "ReadWriteOncePodInUse"
+
+    # The hub
+    HUB_UNAUTHORIZED = "HubUnauthorized"
+    HUB_FORBIDDEN = "HubForbidden"
+    HUB_NOT_FOUND = "HubNotFound"
+    HUB_RATE_LIMITED = "HubRateLimited"
+    HUB_UNREACHABLE = "HubUnreachable"
     NAME_TAKEN = "NameTaken"
 
     # A pod does not start

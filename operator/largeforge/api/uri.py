@@ -1,4 +1,4 @@
-"""The one parser of URIs: `pvc://claim/path` and `configmap://name/key`."""
+"""The one parser of URIs: `pvc://claim/path`, `configmap://name/key` and `hf://org/repo`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,25 @@ _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._=+-]*"
 PVC_PATTERN = rf"^pvc://{_NAME}(/{_SEGMENT})*$"
 CONFIGMAP_PATTERN = rf"^configmap://{_NAME}/[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
+_REPO = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
+HF_PATTERN = rf"^hf://{_REPO}$"
+
 PvcUriText = Annotated[str, Field(max_length=512, pattern=PVC_PATTERN)]
 """`pvc://claim/path`: a folder or file on a PersistentVolumeClaim of the same namespace."""
+ModelUriText = Annotated[str, Field(max_length=512, pattern=rf"^(pvc://{_NAME}(/{_SEGMENT})*|hf://{_REPO})$")]
+"""`pvc://claim/path` or `hf://org/repo`."""
 DatasetUriText = Annotated[
     str,
-    Field(max_length=512, pattern=rf"^(pvc://{_NAME}(/{_SEGMENT})+|configmap://{_NAME}/[A-Za-z0-9_][A-Za-z0-9._-]*)$"),
+    Field(
+        max_length=512,
+        pattern=rf"^(pvc://{_NAME}(/{_SEGMENT})+|configmap://{_NAME}/[A-Za-z0-9_][A-Za-z0-9._-]*|hf://{_REPO})$",
+    ),
 ]
-"""`pvc://claim/path` or `configmap://name/key`."""
+"""`pvc://claim/path`, `configmap://name/key` or `hf://org/name`."""
+Revision = Annotated[
+    str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)*$")
+]
+"""Branch, tag or commit of a repository of the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,18 @@ class ConfigMapUri:
         return f"configmap://{self.name}/{self.key}"
 
 
+@dataclass(frozen=True, slots=True)
+class HfUri:
+    """A repository of the hub."""
+
+    repo: str
+    """`org/name`."""
+
+    def __str__(self) -> str:
+        """The URI as it is written."""
+        return f"hf://{self.repo}"
+
+
 def parse_pvc(text: str) -> PvcUri:
     """Read `pvc://claim/path`; a `ValueError` names the text and the form that is wanted."""
     if not re.fullmatch(PVC_PATTERN, text):
@@ -71,8 +95,10 @@ def parse_pvc(text: str) -> PvcUri:
     return PvcUri(claim, path)
 
 
-def parse(text: str) -> PvcUri | ConfigMapUri:
-    """Read either form; a `ValueError` as in `parse_pvc`."""
+def parse(text: str) -> PvcUri | ConfigMapUri | HfUri:
+    """Read any form; a `ValueError` as in `parse_pvc`."""
+    if re.fullmatch(HF_PATTERN, text):
+        return HfUri(text.removeprefix("hf://"))
     if re.fullmatch(CONFIGMAP_PATTERN, text):
         name, _, key = text.removeprefix("configmap://").partition("/")
         return ConfigMapUri(name, key)

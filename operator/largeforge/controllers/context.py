@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from largeforge.controllers.engine import Engines
 from largeforge.controllers.settings import Settings
 from largeforge.kube.cluster import Cluster
+from largeforge.resources.progress import ProgressTarget
 
 
 def utc_now() -> datetime:
@@ -24,4 +25,6 @@ class Context:
     engines: Engines
     master_key: bytes
     settings: Settings
+    progress: ProgressTarget | None = None
+    """Where trainers post their progress to; None where nobody listens."""
     now: Callable[[], datetime] = field(default=utc_now)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from largeforge.api.expert import Expert, Lineage, Resolved
-from largeforge.api.finetunejob import ArtifactRecord, FineTuneJob
+from largeforge.api.finetunejob import FineTuneJob
+from largeforge.api.finetunejobstatus import ArtifactRecord
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import Condition, condition
 from largeforge.api.names import ARTIFACT_RESOLVED, COMPATIBLE, Reason

@@ -126,7 +126,7 @@ def _lacks_key(observed: Observed, desired: Manifest) -> bool:
     if (None if seen is None else _secret_name(seen)) != name:
         return True
     held = [pod.problem for pod in observed.pods if pod.problem is not None]
-    return any(p.reason == Reason.CONTAINER_CONFIG_ERROR and f'"{name}"' in p.message for p in held)
+    return any(p.reason == Reason.SECRET_MISSING and repr(name) in p.message for p in held)
 
 
 def _secret_name(deployment: Manifest) -> str | None:

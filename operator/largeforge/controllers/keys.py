@@ -23,11 +23,12 @@ def new_client_key() -> str:
 
 def namespace_key(master_key: bytes, namespace: str) -> bytes:
     """The key of *namespace*: HKDF-SHA256 of the master key, info `namespace/<ns>`. Its router mounts it."""
-    if len(master_key) != KEY_BYTES:
-        raise ValueError(f"the master key has {len(master_key)} bytes, not {KEY_BYTES}")
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=f"namespace/{namespace}".encode()).derive(
-        master_key
-    )
+    return _derived(master_key, f"namespace/{namespace}")
+
+
+def progress_ca_seed(master_key: bytes) -> bytes:
+    """The Ed25519 seed of the progress endpoint's CA: as above, info `progress-ca`."""
+    return _derived(master_key, "progress-ca")
 
 
 def read_master_key(path: Path) -> bytes:
@@ -39,3 +40,9 @@ def read_master_key(path: Path) -> bytes:
     if len(master_key) != KEY_BYTES:
         raise ValueError(f"{path} has {len(master_key)} bytes, not {KEY_BYTES}")
     return master_key
+
+
+def _derived(master_key: bytes, label: str) -> bytes:
+    if len(master_key) != KEY_BYTES:
+        raise ValueError(f"the master key has {len(master_key)} bytes, not {KEY_BYTES}")
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=label.encode()).derive(master_key)

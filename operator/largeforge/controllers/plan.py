@@ -13,11 +13,13 @@ from pydantic import ValidationError
 
 from largeforge.api.meta import Condition, with_condition
 from largeforge.api.model import Model
-from largeforge.api.names import FIELD_MANAGER, PUBLISH_MANAGER, STALLED, Reason
+from largeforge.api.names import FIELD_MANAGER, PROGRESS_MANAGER, PUBLISH_MANAGER, STALLED, Reason
 from largeforge.kube.cluster import Cluster, ClusterError, Manifest, Resource
 
 log = logging.getLogger(__name__)
 
+PROGRESS_FIELDS = {"FineTuneJob": frozenset({"progress", "metrics"})}
+"""Fields of a kind's status that have a manager of their own, because trainers' posts write them in between."""
 NOTE_LIMIT = 1024
 """Bytes of an Event's note that the API server takes."""
 
@@ -86,7 +88,7 @@ async def execute(plan: Plan, cluster: Cluster, observed: Manifest, *, now: date
     for event in plan.events:
         await _post(cluster, event_manifest(event, observed, now=now))
     if plan.status is not None and not _same(plan.status, observed.get("status", {})):
-        await cluster.patch_status(with_status(observed, plan.status.manifest()))
+        await _write_status(plan.status, cluster, observed)
 
 
 def event_manifest(event: Event, regarding: Manifest, *, now: datetime) -> Manifest:
@@ -133,6 +135,28 @@ def with_status(observed: Manifest, status: Manifest) -> Manifest:
     }
 
 
+async def _write_status(status: Model, cluster: Cluster, observed: Manifest) -> None:
+    """Write what differs: the fields with a manager of their own first, then the rest, upon the version that this made.
+
+    So a kill between the two repeats the decision, and a post that comes between them makes the second a `Conflict`.
+    """
+    seen = read(type(status), observed.get("status", {}))
+    before = seen.manifest() if isinstance(seen, Model) else {}
+    old_own, old_rest = split_status(observed["kind"], before)
+    new_own, new_rest = split_status(observed["kind"], status.manifest())
+    current: Manifest | None = observed
+    if new_own != old_own:
+        current = await cluster.patch_status(with_status(observed, new_own), manager=PROGRESS_MANAGER)
+    if current is not None and (new_rest != old_rest or not isinstance(seen, Model)):
+        await cluster.patch_status(with_status(current, new_rest))
+
+
+def split_status(kind: str, status: Manifest) -> tuple[Manifest, Manifest]:
+    """The fields of a status that are written under `PROGRESS_MANAGER`, and the rest."""
+    own = PROGRESS_FIELDS.get(kind, frozenset())
+    return {k: v for k, v in status.items() if k in own}, {k: v for k, v in status.items() if k not in own}
+
+
 def changed(status: M, conditions: Sequence[Condition], *, generation: int, now: datetime, **fields: Any) -> M:
     """*status* with *conditions* merged in, each stamped with generation and, if it turned, time; and *fields*."""
     merged = list(getattr(status, "conditions"))  # noqa: B009 - every status has them; Model does not say so
@@ -168,7 +192,8 @@ async def report_unreadable(cluster: Cluster, observed: Manifest, error: Validat
         "lastTransitionTime": since or now.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     if stalled != old:
-        await cluster.patch_status(with_status(observed, status | {"conditions": [*conditions, stalled]}))
+        _, rest = split_status(observed["kind"], status)
+        await cluster.patch_status(with_status(observed, rest | {"conditions": [*conditions, stalled]}))
 
 
 def _same(status: Model, observed: Manifest) -> bool:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import kopf
 
@@ -17,11 +18,16 @@ from largeforge.controllers.engine import connect_engines
 from largeforge.controllers.handlers import CHILDREN, CONTROLLERS, register
 from largeforge.controllers.health import serve_health
 from largeforge.controllers.keys import read_master_key
+from largeforge.controllers.progressboard import Board
+from largeforge.controllers.progressserver import keep_progress
+from largeforge.controllers.progresstls import ServerTls, authority
+from largeforge.controllers.progresstokens import Tokens
 from largeforge.controllers.settings import Settings
 from largeforge.controllers.workqueue import Key, WorkQueue
 from largeforge.kube.client import connect
 from largeforge.kube.cluster import Cluster, ClusterError, Resource
 from largeforge.kube.transport import access
+from largeforge.resources.progress import ProgressTarget
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +50,22 @@ async def run(settings: Settings) -> None:
         connect() as cluster,
         connect_engines() as engines,
     ):
-        context = Context(cluster=cluster, engines=engines, master_key=master_key, settings=settings)
+        ca = authority(master_key)
+        target = ProgressTarget(settings.progress_url, ca.pem) if settings.progress_url else None
+        context = Context(cluster=cluster, engines=engines, master_key=master_key, settings=settings, progress=target)
         queues = make_queues(context)
         parts: dict[str, Coroutine[Any, Any, None]] = {
             "watches": watch(settings, cluster, queues, stop=stop, ready=ready),
             "resync": resync(settings, cluster, queues),
             **{f"queue of {queue.kind}": queue.run() for queue in queues.values()},
         }
+        if target is not None:
+            parts["progress"] = keep_progress(
+                settings.progress_port,
+                ServerTls(ca, urlsplit(target.url).hostname or ""),
+                tokens=Tokens(cluster),
+                board=Board(cluster, settings.namespaces),
+            )
         tasks += [asyncio.create_task(part, name=name) for name, part in parts.items()]
         stopping = asyncio.create_task(_wait(stop), name="signal")
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PREFIX = "LARGEFORGE_"
+LISTS = frozenset({"namespaces", "hub_hosts", "remote_code_namespaces", "service_accounts"})
+"""Fields that are separated by commas in their variables."""
 MASTER_KEY_FILE = Path("/etc/largeforge/master/key")
 
 
@@ -36,6 +38,19 @@ class Settings(BaseModel):
     """How often every object is looked at without a reason."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8081
     """Health and metrics."""
+    progress_url: Annotated[str, Field(pattern=r"^https://[^/?#@]+/v1/progress$")] | None = None
+    """Where training pods post their progress to, `https://<host>/v1/progress`; the operator's certificate is for that
+    host. None: nobody listens, and status shows no progress."""
+    progress_port: Annotated[int, Field(ge=0, le=65535)] = 8443
+    """Where it listens for that."""
+    hub_endpoint: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+(/[^?#@\s]*)?$")] | None = None
+    """The address of the hub, or of a mirror of it; None: the client's own."""
+    hub_hosts: frozenset[str] = frozenset()
+    """More hosts that the hub may redirect to."""
+    remote_code_namespaces: frozenset[str] = frozenset()
+    """The namespaces in which `base.trustRemoteCode` is allowed."""
+    service_accounts: frozenset[str] = frozenset()
+    """The service accounts, beside `default`, that a run's pods may have."""
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -45,8 +60,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         for name in Settings.model_fields
         if environment.get(variable := f"{PREFIX}{name.upper()}")
     }
-    if "namespaces" in given:
-        given["namespaces"] = frozenset(filter(None, (n.strip() for n in str(given["namespaces"]).split(","))))
+    for name in LISTS & given.keys():
+        given[name] = frozenset(filter(None, (entry.strip() for entry in str(given[name]).split(","))))
     try:
         return Settings.model_validate(given)
     except ValidationError as exc:

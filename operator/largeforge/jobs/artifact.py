@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from largeforge.api.run import RESULT_FILE, RunResult
+from largeforge.api.run import RESULT_FILE, AdapterSource, ModelSource, RunResult
 from largeforge.jobs import weights
 
 _DIRECTORY_MODE = 0o2775
@@ -24,6 +24,18 @@ def folder_name(job: str, *, run_digest: str, data_digest: str, base_digest: str
     """`<job>-<12 hex>`: other data or another base at the same address is another artifact."""
     sha = hashlib.sha256(f"{run_digest}\n{data_digest}\n{base_digest}".encode())
     return f"{job}-{sha.hexdigest()[:12]}"
+
+
+def base_identity(base: ModelSource, folder: Path, adapter: AdapterSource | None) -> str:
+    """What stands for the weights that a run begins with: the base's commit or digest, and the adapter's digest.
+
+    Preflight has found the base's; where nobody has, as in a bare call for a trial, the files in *folder* are read.
+    """
+    known = base.commit or base.digest or weights.digest(weights.safetensors_files(folder))
+    if adapter is None:
+        return known
+    digest = weights.digest(weights.safetensors_files(Path(adapter.path)))
+    return hashlib.sha256(f"{known}\n{digest}".encode()).hexdigest()
 
 
 def find_whole(target: Path, *, run_digest: str) -> RunResult | None:
@@ -73,7 +85,7 @@ def write(target: Path, fill: Callable[[Path], RunResult], *, attempt: str) -> R
             raise
         shutil.rmtree(aside)
         return found
-    _sync(target.parent)
+    sync(target.parent)
     return result
 
 
@@ -82,9 +94,12 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != RESULT_FILE)
 
 
-def copy_files(names: tuple[str, ...], *, source: Path, to: Path) -> None:
-    """Copy those of *names* that *source* has; a link that leads out of *source* is not followed."""
-    root = source.resolve()
+def copy_files(names: tuple[str, ...], *, source: Path, to: Path, root: Path | None = None) -> None:
+    """Copy those of *names* that *source* has; a link that leads out of *root*, by default *source*, is not followed.
+
+    A model in the hub's cache is a folder of links into the folder `blobs` of its repository.
+    """
+    root = (root or source).resolve()
     for name in names:
         path = (source / name).resolve()
         if path.is_file() and path.is_relative_to(root):
@@ -95,12 +110,13 @@ def _settle(folder: Path) -> None:
     """Open *folder* to its group and bring all of it to the disk; some libraries write with mode 0600."""
     for path in sorted(folder.rglob("*")):
         path.chmod(_DIRECTORY_MODE if path.is_dir() else _FILE_MODE)
-        _sync(path)
+        sync(path)
     folder.chmod(_DIRECTORY_MODE)
-    _sync(folder)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring the file or folder *path* to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

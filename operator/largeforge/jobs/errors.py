@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from largeforge.api.common import ErrorDetail
 from largeforge.api.names import ExitCode, Reason
 from largeforge.api.redact import redact
@@ -54,23 +56,57 @@ class BaseInvalidError(RunError):
 
 
 class OutOfMemoryError(RunError):
-    """Neither the GPU nor the pod had the memory."""
+    """The pod had not the memory."""
 
     reason = Reason.OUT_OF_MEMORY
+
+
+class OutOfGPUMemoryError(RunError):
+    """A GPU had not the memory; the launcher tries a smaller micro-batch."""
+
+    reason = Reason.OUT_OF_GPU_MEMORY
+
+
+class DiskFullError(RunError):
+    """A volume has no room left."""
+
+    reason = Reason.DISK_FULL
 
 
 MEMORY_REMEDY = (
     "lower training.perDeviceTrainBatchSize or training.maxLength, train an adapter (peft.type: LoRA),"
     " or raise compute.resources.limits.memory"
 )
+GPU_MEMORY_REMEDY = (
+    "lower training.maxLength, set training.gradientCheckpointing: true, train an adapter (peft.type: LoRA),"
+    " or raise compute.gpusPerNode with strategy FSDP"
+)
+DISK_REMEDY = "free space on the claims of output and checkpoint, or lower checkpoint.keep"
+
+# What the libraries say; none of them has a type of its own for it.
+_GPU_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "HIP out of memory")
+_POD_MEMORY = ("DefaultCPUAllocator",)
+_DISK = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing file")
+
+
+def is_memory_trouble(error: BaseException) -> bool:
+    """Whether *error* says that memory was short, a GPU's or the pod's."""
+    return isinstance(error, MemoryError) or _names(error, "OutOfMemoryError", *_GPU_MEMORY, *_POD_MEMORY)
 
 
 def from_exception(error: BaseException) -> RunError:
-    """*error* as a `RunError`: memory trouble is told apart, all else is TrainingFailed with type and text."""
+    """*error* as a `RunError`: memory and disk are told apart, the rest is TrainingFailed with type and text."""
     if isinstance(error, RunError):
         return error
     text = f"{type(error).__name__}: {error}".splitlines()[0] if str(error) else type(error).__name__
-    # torch.OutOfMemoryError on a GPU; on a CPU torch's allocator raises a RuntimeError that names itself.
-    if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator" in str(error):
+    if _names(error, "OutOfMemoryError", *_GPU_MEMORY):
+        return OutOfGPUMemoryError(f"{redact(text, limit=300)}; {GPU_MEMORY_REMEDY}")
+    if is_memory_trouble(error):
         return OutOfMemoryError(f"{redact(text, limit=300)}; {MEMORY_REMEDY}")
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or _names(error, *_DISK):
+        return DiskFullError(f"{redact(text, limit=300)}; {DISK_REMEDY}")
     return RunError(redact(text, limit=600))
+
+
+def _names(error: BaseException, *signs: str) -> bool:
+    return type(error).__name__ in signs or any(sign in str(error) for sign in signs)

@@ -1,15 +1,20 @@
-"""The lines that say how far a run is; the contract is in `docs/contracts.md`."""
+"""How far a run is: the lines of the log, and an estimate of the time that is left. The contract is in
+`docs/contracts.md`.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from largeforge.jobs.errors import RunError
 
 MIN_SECONDS_BETWEEN_LINES = 0.3
+_WINDOW = 50
+"""Steps that the speed is taken from: enough to even out, and few enough to follow a change."""
 
 
 def step_line(step: int, total: int, *, loss: float, learning_rate: float, eta_seconds: float) -> str:
@@ -22,41 +27,50 @@ def eval_line(loss: float) -> str:
     return f"eval_loss {loss:.3g}"
 
 
+def check_loss(loss: float, *, step: int) -> None:
+    """Raise where *loss* is no number, for what comes after it is no model."""
+    if not math.isfinite(loss):
+        raise RunError(
+            f"the loss became {loss} at step {step}; lower training.learningRate, or set training.precision: FP32",
+            field="spec.training.learningRate",
+        )
+
+
 @dataclass(slots=True)
 class Progress:
-    """Turns the trainer's log entries into lines, a few in a second at most, the last step always."""
+    """Says lines, a few in a second at most, the last step always; measures the speed of the newest steps."""
 
     say: Callable[[str], None]
     now: Callable[[], float] = time.monotonic
-    started: float = 0.0
+    _marks: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_WINDOW + 1))
     _last_line: float = field(default=-math.inf)
 
-    def begin(self) -> None:
-        """The first step begins."""
-        self.started = self.now()
+    def begin(self, step: int) -> None:
+        """Training goes on after *step*; what came before says nothing about the speed."""
+        self._marks.clear()
+        self._marks.append((step, self.now()))
 
-    def evaluated(self, loss: float) -> float:
-        """Say the held-out *loss*, and return it; one that is no number ends the run."""
+    def done(self, step: int) -> None:
+        """*step* is done."""
+        self._marks.append((step, self.now()))
+
+    def eta_seconds(self, total: int) -> float:
+        """The seconds until step *total* at the speed of the newest steps, pauses for evaluation among them."""
+        (first, began), (last, ended) = self._marks[0], self._marks[-1]
+        return (ended - began) / (last - first) * (total - last) if last > first else 0.0
+
+    def evaluated(self, loss: float) -> None:
+        """Say the held-out *loss*; one that is no number ends the run."""
         if not math.isfinite(loss):
             raise RunError(
                 f"the held-out loss is {loss}; lower training.learningRate", field="spec.training.learningRate"
             )
         self.say(eval_line(loss))
-        return loss
 
-    def step(self, logs: Mapping[str, float], *, step: int, total: int) -> None:
-        """One optimizer step is done; a loss that is no number ends the run, for what comes after is no model."""
-        loss = logs.get("loss")
-        if loss is None:
-            return
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the loss became {loss} at step {step}; lower training.learningRate, or set training.precision: FP32",
-                field="spec.training.learningRate",
-            )
+    def step(self, step: int, total: int, *, loss: float, learning_rate: float) -> None:
+        """Say where training is."""
         moment = self.now()
         if moment - self._last_line < MIN_SECONDS_BETWEEN_LINES and step < total:
             return
         self._last_line = moment
-        eta = (moment - self.started) / step * (total - step)
-        self.say(step_line(step, total, loss=loss, learning_rate=logs.get("learning_rate", 0.0), eta_seconds=eta))
+        self.say(step_line(step, total, loss=loss, learning_rate=learning_rate, eta_seconds=self.eta_seconds(total)))

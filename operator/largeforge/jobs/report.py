@@ -16,7 +16,10 @@ from largeforge.api.run import RunResult
 
 STATE_DIR = "LARGEFORGE_STATE_DIR"
 """The environment variable that names the launcher's folder."""
+BATCH_HALVINGS = "LARGEFORGE_BATCH_HALVINGS"
+"""The environment variable with how often the launcher has halved the micro-batch."""
 _SEEN_FILE = "torchrun.json"
+_PLACE_FILE = "checkpoints.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,22 @@ def read_seen(folder: Path) -> Seen:
         return Seen()
     entry = json.loads(text)
     return Seen([Failure(**failure) for failure in entry["failures"]], entry["error"])
+
+
+def write_place(folder: Path, uri: str, *, environment: Mapping[str, str] = os.environ) -> None:
+    """Tell the launcher in which *folder* the run's checkpoints lie, and under which *uri* they are known."""
+    state = environment.get(STATE_DIR)
+    if state is not None:
+        _write(Path(state) / _PLACE_FILE, json.dumps({"folder": str(folder), "uri": uri}))
+
+
+def read_place(folder: Path) -> tuple[Path, str] | None:
+    """Folder and URI of the run's checkpoints; None where no rank came so far."""
+    try:
+        place = json.loads((folder / _PLACE_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    return Path(place["folder"]), place["uri"]
 
 
 def _write(path: Path, text: str) -> None:

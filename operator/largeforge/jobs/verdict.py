@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from largeforge.api.common import ErrorDetail
+from largeforge.api.finetunejobstatus import CheckpointRecord
 from largeforge.api.names import ExitCode, Reason
 from largeforge.api.run import RunResult
 from largeforge.jobs.errors import MEMORY_REMEDY
@@ -28,20 +29,47 @@ class Ending:
     results: Mapping[int, RunResult]
     memory_kills: int | None
     """Processes that the kernel killed for memory meanwhile; None where the control group does not say."""
+    checkpoint: CheckpointRecord | None = None
+    """The newest whole checkpoint of the run."""
 
 
 def judge(ending: Ending) -> tuple[RunResult, int]:
     """The result for the termination message, and the exit code.
 
     An artifact that rank 0 has renamed into place is whole, whatever became of the processes afterwards. A run that was
-    stopped is not a failed one. Else the first worker that failed decides.
+    stopped is not a failed one, but only what left a whole checkpoint ends as such (75): where the next attempt begins
+    anew, it is for the Job's condition to say that the pod was disrupted. Else the first worker that failed decides.
     """
     first = ending.results.get(0)
     if first is not None and first.outcome == "Succeeded":
         return first, 0
+    result, code = _failure(ending)
+    return result.model_copy(update={"checkpoint": ending.checkpoint}), code
+
+
+def wants_smaller_batch(result: RunResult) -> bool:
+    """Whether a GPU's memory did not suffice."""
+    return result.error is not None and result.error.reason == Reason.OUT_OF_GPU_MEMORY
+
+
+def explain_halvings(result: RunResult, times: int) -> RunResult:
+    """*result* of a run out of GPU memory, with the words for what was tried before."""
+    if result.error is None or not times:
+        return result
+    message = f"with the micro-batch halved {times} times still: {result.error.message}"
+    return result.model_copy(update={"error": result.error.model_copy(update={"message": message})})
+
+
+def _failure(ending: Ending) -> tuple[RunResult, int]:
     if ending.stopped:
-        text = "stopped by SIGTERM before it was complete; the next attempt is not counted"
-        return _failed(ending, Reason.DISRUPTED, text), ExitCode.STOPPED
+        if ending.checkpoint is not None:
+            text = f"stopped by SIGTERM; the next attempt goes on from step {ending.checkpoint.step} and is not counted"
+            return _failed(ending, Reason.DISRUPTED, text), ExitCode.STOPPED
+        text = "stopped by SIGTERM before there was a checkpoint; the next attempt begins anew"
+        return _failed(ending, Reason.DISRUPTED, text), 128 + signal.SIGTERM
+    short = next((r for _, r in sorted(ending.results.items()) if wants_smaller_batch(r)), None)
+    if short is not None:  # the others then failed for want of it
+        return short, 1
     failure = root_cause(ending.seen.failures)
     if failure is None:
         return _without_failure(ending)

@@ -26,7 +26,7 @@ from largeforge.kube.cluster import (
     Resource,
     WatchEvent,
 )
-from largeforge.kube.transport import APPLY, Missing, Request, Transport, open_transport, path
+from largeforge.kube.transport import APPLY, JSON, Missing, Request, Transport, open_transport, path
 from largeforge.kube.watch import list_all, watch_all
 from largeforge.resources.owner import controller_uid
 
@@ -107,13 +107,18 @@ class ApiCluster:
         except (Missing, Conflict):  # another uid: this very object is gone
             return
 
-    async def patch_status(self, manifest: Manifest) -> None:
+    async def patch_status(self, manifest: Manifest, *, manager: str = FIELD_MANAGER) -> Manifest | None:
         """As in `Cluster`."""
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": manager, "force": "true"}
         try:
-            await self._transport.call(Request("PATCH", f"{_path(manifest)}/status", query, manifest, APPLY))
+            return await self._transport.call(Request("PATCH", f"{_path(manifest)}/status", query, manifest, APPLY))
         except Missing:
-            return
+            return None
+
+    async def document(self, path: str) -> Manifest:
+        """As in `Cluster`."""
+        # The public keys have a media type of their own: asked for JSON alone, the server answers 406.
+        return await self._transport.call(Request("GET", path, accept=f"{JSON}, application/jwk-set+json"))
 
     def watch(
         self, resource: Resource, namespace: str, *, labels: Mapping[str, str] | None = None

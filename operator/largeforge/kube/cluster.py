@@ -86,8 +86,15 @@ class Cluster(Protocol):
         """Delete exactly this object, its dependants in the background; one that is gone is success."""
         ...
 
-    async def patch_status(self, manifest: Manifest) -> None:
-        """Write `status` whole (server-side apply on the subresource); an object that is gone is success."""
+    async def patch_status(self, manifest: Manifest, *, manager: str = "largeforge") -> Manifest | None:
+        """Write all of `status` that is *manager*'s (server-side apply on the subresource); the object as it is then.
+
+        An object that is gone is success, and None.
+        """
+        ...
+
+    async def document(self, path: str) -> Manifest:
+        """A document of the API server itself, such as its public keys."""
         ...
 
     def watch(

@@ -56,6 +56,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     body: Manifest | None = None
     media: str = JSON
+    accept: str = JSON
 
     def __str__(self) -> str:
         """For messages."""
@@ -96,7 +97,7 @@ class Transport:
     async def send(self, request: Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:  # noqa: ASYNC109
         """The raw response, its body unread; the transport's own exceptions."""
         query = f"?{urlencode(request.query)}" if request.query else ""
-        headers = {"Accept": JSON, "Content-Type": request.media, "User-Agent": self._user_agent}
+        headers = {"Accept": request.accept, "Content-Type": request.media, "User-Agent": self._user_agent}
         bearer = (await self._configuration.auth_settings()).get("BearerToken")
         if bearer and bearer["value"]:
             headers["Authorization"] = bearer["value"]

@@ -12,9 +12,19 @@ def training_job_name(job: str, run: int, attempt: int) -> str:
     return f"{job}-r{run}-a{attempt}"
 
 
+def preflight_job_name(job: str, run: int, attempt: int) -> str:
+    """The same for the attempts of the run's preflight."""
+    return f"{job}-r{run}-p{attempt}"
+
+
 def run_config_name(job: str, run: int) -> str:
     """The ConfigMap with the run's RunConfig, shared by its attempts."""
     return f"{job}-r{run}-config"
+
+
+def preflight_config_name(job: str, run: int) -> str:
+    """The same for preflight. Another object, because a kubelet may hand out a ConfigMap as it was a moment ago."""
+    return f"{job}-r{run}-preflight"
 
 
 def engine_name(service: str) -> str:

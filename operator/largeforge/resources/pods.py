@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,21 @@ def overlay_env(ours: Iterable[Manifest], template: PodTemplate) -> list[Manifes
     own = list(ours)
     names = {variable["name"] for variable in own}
     return [v.manifest() for v in template.env if v.name not in names] + own
+
+
+def overlay_volumes(template: PodTemplate, *, left_out: Container[str] = ()) -> tuple[list[Manifest], list[Manifest]]:
+    """The user's volumes and their mounts, without those of the claims in *left_out*; ours never have such names."""
+    volumes, mounts = [], []
+    for volume in template.volumes:
+        claim = volume.persistent_volume_claim
+        if claim is not None and claim.claim_name in left_out:
+            continue
+        source = volume.manifest()
+        source.pop("mountPath")
+        name = f"user-{source.pop('name')}"
+        volumes.append({"name": name, **source})
+        mounts.append({"name": name, "mountPath": volume.mount_path})
+    return volumes, mounts
 
 
 def overlay_labels(ours: Mapping[str, str], template: PodTemplate) -> dict[str, str]:

@@ -15,7 +15,12 @@ def published_expert(job: FineTuneJob, expert: PublishedExpert) -> Manifest:
 
     Only what the job says is in it, so that all else of the Expert is its editors'.
     """
-    routing = expert.routing.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    wishes = expert.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude_defaults=True,
+        include={"version", "routing", "defaults", "limits", "access"},
+    )
     return {
         "apiVersion": API_VERSION,
         "kind": "Expert",
@@ -28,8 +33,7 @@ def published_expert(job: FineTuneJob, expert: PublishedExpert) -> Manifest:
             "type": "Adapter",
             "sourceRef": {"kind": "FineTuneJob", "name": job.metadata.name},
             "inferenceServiceRef": {"name": expert.inference_service_ref.name},
-            **({"version": expert.version} if expert.version is not None else {}),
-            **({"routing": routing} if routing else {}),
+            **wishes,
         },
     }
 
@@ -43,11 +47,14 @@ def is_published_by(expert: Manifest, job: FineTuneJob) -> bool:
 def missing_of(desired: Manifest, observed: Manifest) -> Manifest | None:
     """What is still to be applied of *desired*, or None where *observed* has it all.
 
-    Fields that a person has changed since belong to that person: they are left out.
+    Fields that a person has changed since belong to that person: they are left out. A field that the publisher owns and
+    *desired* has no more is taken back by applying the rest.
     """
-    ours = _owned(observed)
-    spec = _kept(desired["spec"], observed["spec"], ours.get("f:spec", {}))
-    return None if covers(observed["spec"], spec) else desired | {"spec": spec}
+    ours = _owned(observed).get("f:spec", {})
+    spec = _kept(desired["spec"], observed["spec"], ours)
+    if covers(observed["spec"], spec) and not _has_dropped(ours, spec):
+        return None
+    return desired | {"spec": spec}
 
 
 def _owned(observed: Manifest) -> dict[str, Any]:
@@ -61,6 +68,14 @@ def _owned(observed: Manifest) -> dict[str, Any]:
             fields: dict[str, Any] = entry.get("fieldsV1", {})
             return fields
     return {}
+
+
+def _has_dropped(owned: dict[str, Any], desired: Any) -> bool:
+    """Whether *owned*, in the form of `managedFields`, has a field that *desired* has not."""
+    fields = {key.removeprefix("f:"): below for key, below in owned.items() if key.startswith("f:")}
+    if not isinstance(desired, dict):
+        return False
+    return any(name not in desired or _has_dropped(below, desired[name]) for name, below in fields.items())
 
 
 def _kept(desired: dict[str, Any], observed: dict[str, Any], owned: dict[str, Any]) -> dict[str, Any]:

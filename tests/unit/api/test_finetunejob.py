@@ -2,64 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from largeforge.api.digest import run_digest
-from largeforge.api.finetunejob import FineTuneJobSpec
+import pytest
 
-
-def spec(**changes: Any) -> FineTuneJobSpec:
-    fields: dict[str, Any] = {
-        "method": "SFT",
-        "base": {"uri": "pvc://models/base"},
-        "datasets": [{"uri": "pvc://data/train.jsonl"}],
-        "output": {"uri": "pvc://models/out"},
-    }
-    return FineTuneJobSpec.model_validate(fields | changes)
-
-
-def test_what_does_not_decide_the_result_leaves_the_digest_alone():
-    digest = run_digest(spec())
-    expert = {"name": "sql", "inferenceServiceRef": {"name": "svc"}}
-    for changes in (
-        {"suspend": True},
-        {"backoffLimit": 7},
-        {"publish": {"expert": expert}},
-        {"compute": {"resources": {"limits": {"memory": "8Gi"}}}},
-        {"compute": {"podTemplate": {"labels": {"team": "a"}}}},
-    ):
-        assert run_digest(spec(**changes)) == digest, changes
-
-
-def test_a_default_that_is_written_out_leaves_the_digest_alone():
-    written = spec(
-        peft={"type": "LoRA"},
-        evalSplitRatio=0,
-        training={"seed": 42, "maxLength": 2048, "precision": "Auto"},
-        compute={"gpusPerNode": 1},
-    )
-    assert run_digest(written) == run_digest(spec())
-
-
-def test_what_decides_the_result_changes_the_digest():
-    digests = {
-        run_digest(spec(**changes))
-        for changes in (
-            {},
-            {"base": {"uri": "pvc://models/other"}},
-            {"peft": {"r": 8}},
-            {"datasets": [{"uri": "pvc://data/other.jsonl"}]},
-            {"evalSplitRatio": 0.1},
-            {"training": {"seed": 7}},
-            {"training": {"learningRate": 1e-5}},
-            {"compute": {"gpusPerNode": 2}},
-            {"output": {"uri": "pvc://models/elsewhere"}},
-        )
-    }
-    assert len(digests) == 9
-
-
-def test_the_digest_is_this_one_for_ever():
-    # A changed value here would train every finished job of every cluster again.
-    assert run_digest(spec()) == "49f4999c1ed49692a6a5abee6bf8c9394c929fd4f779d10e8f083220032d8d6d"
+from tests.unit.api.specs import spec
 
 
 def test_a_global_batch_is_split_over_ranks_and_accumulation():
@@ -86,3 +31,44 @@ def test_the_learning_rate_depends_on_what_is_trained():
 def test_the_alpha_is_twice_the_rank_unless_it_is_given():
     assert spec(peft={"r": 8}).peft.alpha == 16
     assert spec(peft={"r": 8, "loraAlpha": 8}).peft.alpha == 8
+
+
+def test_dropout_and_target_modules_are_told_where_they_were_left_out():
+    assert (spec().peft.rank, spec().peft.dropout, spec().peft.modules) == (16, 0.05, ["all-linear"])
+    chosen = spec(peft={"loraDropout": 0, "targetModules": ["q_proj", "v_proj"]}).peft
+    assert (chosen.dropout, chosen.modules) == (0, ["q_proj", "v_proj"])
+
+
+@pytest.mark.parametrize(
+    ("compute", "peft", "strategy"),
+    [
+        ({"gpusPerNode": 1}, "LoRA", "Single"),
+        ({"gpusPerNode": 0}, "None", "Single"),
+        ({"gpusPerNode": 4}, "LoRA", "DDP"),
+        ({"gpusPerNode": 4}, "None", "FSDP"),
+        ({"gpusPerNode": 0, "processesPerNode": 2}, "LoRA", "DDP"),
+        ({"gpusPerNode": 4, "strategy": "FSDP"}, "LoRA", "FSDP"),
+        ({"gpusPerNode": 4, "strategy": "DDP"}, "None", "DDP"),
+    ],
+    ids=str,
+)
+def test_the_strategy_follows_from_ranks_and_weights_unless_it_is_given(
+    compute: dict[str, Any], peft: str, strategy: str
+):
+    assert spec(compute=compute, peft={"type": peft}).strategy == strategy
+
+
+def test_a_checkpoint_is_saved_every_half_hour_unless_it_is_said_otherwise():
+    assert spec().checkpoint.minutes == 30
+    assert spec(checkpoint={"everyMinutes": 5}).checkpoint.minutes == 5
+    assert spec(checkpoint={"everySteps": 100}).checkpoint.minutes is None
+
+
+def test_rows_are_held_out_by_a_data_set_or_a_share():
+    assert not spec().evaluates
+    assert spec(evalSplitRatio=0.1).evaluates
+    assert spec(evalDataset={"uri": "pvc://data/eval.jsonl"}).evaluates
+
+
+def test_a_field_of_a_newer_version_is_passed_over():
+    assert spec(fromTheFuture={"a": 1}) == spec()

@@ -17,6 +17,7 @@ from dev import chart
 from dev.paths import REPO
 from largeforge.api import crds
 from largeforge.controllers import settings as operator_settings
+from largeforge.controllers.progressserver import PATH
 from largeforge.router import settings as router_settings
 
 pytestmark = pytest.mark.skipif(
@@ -146,6 +147,35 @@ def test_each_variable_is_one_that_its_process_reads() -> None:
         assert names <= {f"LARGEFORGE_{name.upper()}" for name in known}, where
 
 
+@pytest.mark.parametrize(
+    ("settings", "port", "scheme"),
+    [
+        ("router.replicas=1", 80, "http"),
+        ("router.tls.secretName=cert", 443, "https"),
+        ("router.tls.secretName=cert,router.service.port=8443", 8443, "https"),
+    ],
+)
+def test_the_routers_port_speaks_tls_where_a_certificate_is_named_and_probes_stay_plain(
+    settings: str, port: int, scheme: str
+) -> None:
+    found = objects("--set", settings)
+    (written,) = one(found, "Service", "largeforge-router")["spec"]["ports"]
+    assert written == {"name": scheme, "port": port, "targetPort": scheme}
+    pod = dict(pods(found))["Deployment largeforge-router"]
+    (container,) = pod["containers"]
+    assert {"name": scheme, "containerPort": 8080} in container["ports"]
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    volumes = {each["name"]: each.get("secret", {}).get("secretName") for each in pod["volumes"]}
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    tls = scheme == "https"
+    assert (mounts.get("tls"), volumes.get("tls")) == (("/etc/largeforge/tls", "cert") if tls else (None, None))
+    assert environment.get("LARGEFORGE_TLS_DIR") == mounts.get("tls")
+    assert {container[probe]["httpGet"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")} == {
+        "health"
+    }
+    assert "scheme" not in container["readinessProbe"]["httpGet"]
+
+
 def test_a_role_is_cluster_wide_only_where_the_operator_needs_it() -> None:
     found = of_set("teams")
     assert {role["metadata"]["name"] for role, _ in rules(found) if role["kind"] == "ClusterRole"} == {
@@ -220,6 +250,37 @@ def test_the_master_key_is_mounted_by_the_operator_and_the_hook_alone() -> None:
     assert holders == {"Deployment largeforge-operator", "Job largeforge-keys"}
 
 
+def test_trainers_reach_the_operator_under_the_name_that_its_certificate_is_for() -> None:
+    found = of_set("default")
+    (container,) = dict(pods(found))["Deployment largeforge-operator"]["containers"]
+    (url,) = [each["value"] for each in container["env"] if each["name"] == "LARGEFORGE_PROGRESS_URL"]
+    service = one(found, "Service", "largeforge-progress")
+    name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+    assert url == f"https://{name}.{namespace}.svc{PATH}"
+    (port,) = service["spec"]["ports"]
+    listens = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert (port["port"], listens[port["targetPort"]]) == (
+        443,
+        operator_settings.Settings.model_fields["progress_port"].default,
+    )
+    labels = one(found, "Deployment", "largeforge-operator")["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+
+
+def test_what_runs_may_ask_for_is_handed_to_the_operator_and_nothing_by_itself() -> None:
+    words = ("LARGEFORGE_HUB_", "LARGEFORGE_REMOTE_CODE_", "LARGEFORGE_SERVICE_ACCOUNTS")
+    written = {}
+    for name in ("default", "teams"):
+        (container,) = dict(pods(of_set(name)))["Deployment largeforge-operator"]["containers"]
+        written[name] = {e["name"]: e["value"] for e in container["env"] if e["name"].startswith(words)}
+    assert written["default"] == {}
+    needed = {"LARGEFORGE_TRAINER_IMAGE": "t", "LARGEFORGE_ENGINE_IMAGE": "e", "LARGEFORGE_ENGINE_CPU_IMAGE": "c"}
+    read = operator_settings.from_environment(needed | written["teams"])
+    assert read.hub_endpoint == "https://hub.example"
+    assert read.hub_hosts == {"files.example", "*.cdn.example"}
+    assert (read.remote_code_namespaces, read.service_accounts) == ({"sales"}, {"trainer"})
+
+
 def test_selectors_hold_only_labels_that_never_change() -> None:
     before, after = of_set("default"), of_set("default", "--set", "operator.image.tag=other,router.image.tag=other")
     for found in (before, after):
@@ -282,9 +343,21 @@ def test_the_charts_copy_of_the_crds_is_current() -> None:
         "router.namespaces={a,a}",
         "router.namespaces={A_b}",
         "router.service.ports=80",
+        "router.tls.secret=x",
+        "router.tls.secretName=A_b",
+        "router.limits.maxConnections=0",
+        "router.limits.maxRequestsPerClient=many",
+        "router.limits.queueLength=-1",
+        "router.limits.queueSeconds=0",
         "images.trainer.digest=sha256:abc",
         "images.engine.tag=",
         "imagePullPolicy=Sometimes",
+        "hub.url=x",
+        "hub.endpoint=hub.example",
+        "hub.endpoint=https://me:secret@hub.example",
+        "hub.hosts={a/b}",
+        "training.remoteCodeNamespaces={*}",
+        "training.serviceAccounts={A b}",
         "imageRegistry=https://registry.example",
         "crds.installed=true",
     ],
@@ -333,11 +406,14 @@ def test_every_default_passes_the_schema_and_the_schema_knows_every_default() ->
 
 def test_the_notes_name_what_was_installed() -> None:
     notes = _notes("--values", SETS["teams"])
-    assert "kubectl -n sales port-forward service/largeforge-router 8080:80" in notes
+    assert "kubectl -n sales port-forward service/largeforge-router 8080:443" in notes
+    assert "curl --insecure https://localhost:8080/v1/models" in notes
     assert "get secret clients-of-the-team" in notes
     assert "delete secret largeforge-namespace-key --ignore-not-found" in notes
     assert "port-forward" not in _notes("--values", SETS["operator-only"])
     assert "Bearer" not in _notes("--values", SETS["open"])
+    assert "8080:80 " in _notes("--values", SETS["open"])
+    assert "curl http://localhost:8080/v1/models" in _notes("--values", SETS["open"])
 
 
 def test_the_charts_version_is_the_projects() -> None:

@@ -1,18 +1,17 @@
+"""A FineTuneJob from its first sight to its end."""
+
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
 
 from largeforge.api.digest import run_digest
-from largeforge.api.finetunejob import FineTuneJob
-from largeforge.api.meta import condition
 from largeforge.controllers.finetunejob import decide, observe, reconcile
-from largeforge.controllers.workqueue import Key
-from largeforge.kube.cluster import CONFIGMAPS, EVENTS, EXPERTS, FINETUNEJOBS, JOBS, PODS, ClusterError
+from largeforge.kube.cluster import CONFIGMAPS, EXPERTS, FINETUNEJOBS, JOBS, PODS, ClusterError
 from tests.unit.fakes import FakeCluster, Killed
 from tests.unit.training import (
+    BOUND,
     NOW,
     PUBLISH,
     SETTINGS,
@@ -21,80 +20,14 @@ from tests.unit.training import (
     finetunejob,
     finished,
     manifest,
-    pod,
     result,
 )
-
-KEY = Key("team", "sql")
-
-
-@dataclass
-class World:
-    """A fake cluster with one FineTuneJob, and the operator's clock."""
-
-    cluster: FakeCluster
-    settings = SETTINGS
-    time = NOW
-
-    def now(self):
-        return self.time
-
-    @property
-    def job(self):
-        return FineTuneJob.model_validate(self.cluster.objects["finetunejobs", "team", "sql"])
-
-    @property
-    def status(self):
-        return self.job.status
-
-    def said(self, kind):
-        found = condition(self.status.conditions, kind)
-        return found.status, found.reason, found.message
-
-    async def settle(self):
-        """Look until nothing is written any more; returns when to look again."""
-        for _ in range(20):
-            before = len(self.cluster.writes)
-            again = await reconcile(KEY, self)
-            if len(self.cluster.writes) == before:
-                return again
-        raise AssertionError(f"it never rests: {self.cluster.writes[-10:]}")
-
-    def edit(self, **spec):
-        raw = self.cluster.objects["finetunejobs", "team", "sql"]
-        generation = raw["metadata"]["generation"] + 1
-        self.cluster.put(raw | {"metadata": raw["metadata"] | {"generation": generation}, "spec": raw["spec"] | spec})
-
-    def end(self, code, message="", *, said="", kind=None, keep_pod=True):
-        """The current attempt's pod ends with *code*, and the Job controller says so."""
-        job = self.cluster.objects["jobs", "team", self.status.run.job_name]
-        job = self.cluster.put(
-            finished(job, kind or ("Failed" if code else "Complete"), message=said, time=self.time.isoformat())
-        )
-        if keep_pod:
-            self.cluster.put(pod(job, code=code, message=message))
-
-    def succeed(self):
-        self.end(0, result(digest=self.status.run.digest))
-
-    def wait(self, seconds):
-        self.time += timedelta(seconds=seconds)
-
-    def events(self):
-        return [(e["type"], e["reason"]) for e in self.cluster.all(EVENTS)]
-
-    def jobs(self):
-        return sorted(j["metadata"]["name"] for j in self.cluster.all(JOBS))
+from tests.unit.world import KEY, World, publishing, world_of
 
 
 @pytest.fixture
 def world():
-    return World(FakeCluster(manifest(publish=PUBLISH), claim("models"), claim("data")))
-
-
-async def started(world):
-    await world.settle()
-    return world
+    return publishing()
 
 
 async def test_a_new_object_gets_a_run_and_says_everything_at_once(world):
@@ -104,82 +37,183 @@ async def test_a_new_object_gets_a_run_and_says_everything_at_once(world):
         "Failed": ("False", "Pending"),
         "Suspended": ("False", "NotSuspended"),
         "Stalled": ("False", "Pending"),
+        "Validated": ("Unknown", "Pending"),
         "StorageReachable": ("Unknown", "Pending"),
         "DatasetValid": ("Unknown", "Pending"),
         "Running": ("False", "Pending"),
+        "GatePassed": ("False", "NotRequested"),
         "Published": ("False", "Pending"),
     }
     assert all(c.observed_generation == 1 and c.last_transition_time == NOW for c in world.status.conditions)
-    assert (world.status.run.number, world.status.run.attempt, world.status.run.job_name) == (1, 1, "sql-r1-a1")
+    run = world.status.run
+    assert (run.number, run.stage, run.attempt, run.job_name) == (1, "Preflight", 1, "sql-r1-p1")
+    assert (run.base.uri, world.status.base) == ("pvc://models/base", "pvc://models/base")
     assert world.jobs() == []
 
 
-async def test_the_second_pass_makes_the_job_and_the_third_nothing(world):
+async def test_preflight_comes_first_and_holds_no_gpu():
+    world = world_of(compute={"gpusPerNode": 2})
     await world.settle()
-    assert world.jobs() == ["sql-r1-a1"]
-    assert [m["metadata"]["name"] for m in world.cluster.all(CONFIGMAPS)] == ["sql-r1-config"]
-    assert world.said("StorageReachable")[:2] == ("True", "Ready")
-    observed = await observe(world.cluster, world.job)
-    plan = decide(world.job, observed, settings=SETTINGS, now=world.now() + timedelta(hours=1))
-    assert plan.empty
-    assert list(plan.events) == []
-    assert plan.status == world.status
+    assert world.jobs() == ["sql-r1-p1"]
+    (container,) = world.batch["spec"]["template"]["spec"]["containers"]
+    assert container["command"][-1] == "largeforge.jobs.preflight"
+    assert "nvidia.com/gpu" not in str(world.batch)
+    world.start_pod()
+    await world.settle()
+    assert (world.status.phase, world.said("Running")[:2]) == ("Preflight", ("False", "Preflight"))
+
+
+async def test_what_preflight_found_is_said_and_training_begins(world):
+    await world.settle()
+    world.succeed(warnings=["3 rows are cut"])
+    await world.settle()
+    run = world.status.run
+    assert world.jobs() == ["sql-r1-a1", "sql-r1-p1"], "the logs of preflight are kept"
+    assert (run.stage, run.attempt, run.job_name, run.base.digest) == ("Training", 1, "sql-r1-a1", BOUND)
+    assert world.said("Validated")[:2] == ("True", "Checked")
+    assert world.said("DatasetValid") == ("True", "Checked", "190 rows, 10 held out; 3 rows are cut")
+    assert world.status.dataset.samples == 190
+    assert ("Normal", "Checked") in world.events()
+
+
+async def test_commits_that_preflight_found_go_into_the_configuration_of_training():
+    world = world_of(base={"uri": "hf://org/model"}, datasets=[{"uri": "hf://org/rows", "split": "train"}])
+    await world.settle()
+    world.succeed(sources={"baseCommit": "c" * 40, "baseDigest": "c" * 40, "datasetCommits": ["d" * 40]})
+    await world.settle()
+    config = world.cluster.objects["configmaps", "team", "sql-r1-config"]["data"]["config.json"]
+    assert f'"commit": "{"c" * 40}"' in config
+    assert f'"commit": "{"d" * 40}"' in config
+    before = world.cluster.objects["configmaps", "team", "sql-r1-preflight"]["data"]["config.json"]
+    assert "c" * 40 not in before
+
+
+async def test_an_artifact_that_is_there_already_ends_the_run_before_a_gpu_is_taken(world):
+    await world.settle()
+    world.end(0, result(digest=world.status.run.digest, adopted=True))
+    await world.settle()
+    assert (world.status.phase, world.jobs()) == ("Complete", ["sql-r1-p1"])
+    assert world.said("Running")[2] == "run 1 found what an earlier attempt wrote"
+    assert world.status.progress.percent == 100
+
+
+async def test_a_preflight_that_names_an_artifact_elsewhere_is_not_believed(world):
+    await world.settle()
+    elsewhere = {"kind": "Adapter", "uri": "pvc://other/x", "digest": "", "sizeBytes": 1, "base": ""}
+    world.end(0, result(digest=world.status.run.digest, adopted=True, artifact=elsewhere))
+    await world.settle()
+    assert (world.status.error.reason, world.status.run.failures) == ("ResultMissing", 1)
+
+
+async def test_a_training_that_says_it_is_a_preflight_is_not_believed(world):
+    await world.to_training()
+    world.end(0, result(digest=world.status.run.digest, stage="Preflight", artifact=None))
+    await world.settle()
+    assert world.status.error.reason == "ResultMissing"
+
+
+@pytest.mark.parametrize("stage", ["Preflight", "Training"])
+async def test_a_second_pass_writes_nothing(world, stage):
+    await (world.settle() if stage == "Preflight" else world.to_training())
+    for happens in (lambda: None, world.start_pod):
+        happens()
+        await world.settle()
+        plan = decide(
+            world.job,
+            await observe(world.cluster, world.job),
+            settings=SETTINGS,
+            now=world.now() + timedelta(seconds=10),
+        )
+        assert plan.empty
+        assert list(plan.events) == []
+        assert plan.status == world.status
 
 
 async def test_a_running_pod_is_said(world):
-    await started(world)
-    world.cluster.put(pod(world.cluster.all(JOBS)[0]))
+    await world.to_training()
+    world.start_pod()
     await world.settle()
     assert world.said("Running")[:2] == ("True", "Running")
     assert world.status.phase == "Running"
 
 
+UNSCHEDULABLE = {
+    "phase": "Pending",
+    "conditions": [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("stage", ["Preflight", "Training"])
 @pytest.mark.parametrize(
     ("trouble", "reason", "words"),
     [
         ({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, "ImagePullFailed", "no such image"),
         (
-            {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "x" not found'}},
-            "ContainerConfigError",
-            'secret "x" not found',
+            {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}},
+            "SecretMissing",
+            "spec.compute.podTemplate.env[0].valueFrom.secretKeyRef: no Secret 'hub' in the namespace",
         ),
         (
             {
-                "phase": "Pending",
-                "conditions": [
-                    {
-                        "type": "PodScheduled",
-                        "status": "False",
-                        "reason": "Unschedulable",
-                        "message": "0/1 nodes: no GPU",
-                    }
-                ],
+                "waiting": {
+                    "reason": "CreateContainerConfigError",
+                    "message": "couldn't find key token in Secret team/hub",
+                }
             },
-            "Unschedulable",
-            "0/1 nodes: no GPU",
+            "SecretMissing",
+            "Secret 'hub' has no entry 'token'",
         ),
+        (
+            {"waiting": {"reason": "CreateContainerError", "message": "no such device"}},
+            "ContainerConfigError",
+            "no such device",
+        ),
+        (UNSCHEDULABLE, "Unschedulable", "no node has enough nvidia.com/gpu free"),
     ],
 )
-async def test_what_holds_a_pod_up_is_said(world, trouble, reason, words):
-    await started(world)
-    world.cluster.put(pod(world.cluster.all(JOBS)[0], **trouble))
+async def test_what_holds_a_pod_up_is_said_once(world, stage, trouble, reason, words):
+    secret = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+    world.edit(compute={"gpusPerNode": 0, "podTemplate": {"env": [secret]}})
+    await (world.settle() if stage == "Preflight" else world.to_training())
+    world.start_pod(**trouble)
     await world.settle()
     status, said, message = world.said("Running")
     assert (status, said) == ("False", reason)
     assert words in message
     assert words in world.status.message
+    world.wait(60)
+    await world.settle()
+    assert world.events().count(("Warning", reason)) == 1
+
+
+async def test_a_job_whose_pod_is_refused_says_where_to_look(world):
+    await world.settle()
+    world.cluster.put(world.batch | {"metadata": world.batch["metadata"] | {"creationTimestamp": NOW.isoformat()}})
+    assert await world.settle() == 30
+    world.wait(31)
+    await world.settle()
+    assert world.said("Running")[1] == "Refused"
+    assert "kubectl describe job -n team sql-r1-p1" in world.status.message
 
 
 async def test_success_is_recorded_published_and_complete(world):
-    await started(world)
-    world.succeed()
-    await world.settle()
+    await world.complete(checkpoint={"step": 40, "uri": "pvc://models/out/x", "resumes": 2})
     assert world.status.phase == "Complete"
     assert world.said("Complete") == ("True", "Succeeded", "trained: pvc://models/out/sql-0123456789ab")
     assert world.said("Published")[:2] == ("True", "Published")
-    assert world.said("DatasetValid") == ("True", "Succeeded", "190 rows, 10 held out")
-    assert world.status.run.outcome == "Succeeded"
-    assert (world.status.loss, world.status.artifact_run, world.status.resolved.ranks) == ("1.2", 1, 2)
+    assert world.said("DatasetValid")[:2] == ("True", "Checked")
+    run = world.status.run
+    assert (run.outcome, run.resumes, run.artifact.digest) == ("Succeeded", 2, "a" * 64)
+    assert (world.status.progress.percent, world.status.progress.loss) == (100, "1.2")
+    assert (world.status.artifact_run, world.status.resolved.ranks) == (1, 2)
+    assert world.status.resolved.image == "trainer:1"
     assert world.status.artifact.digest == "a" * 64
     assert world.status.expert_ref.name == "sql"
     expert = world.cluster.all(EXPERTS)[0]
@@ -190,11 +224,21 @@ async def test_success_is_recorded_published_and_complete(world):
         "inferenceServiceRef": {"name": "qwen"},
         "version": "1.0.0",
     }
-    assert world.events() == [("Normal", "Started"), ("Normal", "Succeeded")]
+    assert world.events() == [("Normal", "Started"), ("Normal", "Checked"), ("Normal", "Succeeded")]
+
+
+async def test_what_preflight_found_in_the_data_stays_though_training_tells_less(world):
+    await world.settle()
+    whole = {"digest": "e" * 64, "samples": 190, "tokens": 5000, "formats": ["Messages"]}
+    world.succeed(dataset=whole)
+    await world.settle()
+    world.succeed()
+    await world.settle()
+    assert (world.status.dataset.tokens, world.status.dataset.formats) == (5000, ["Messages"])
 
 
 async def test_complete_waits_for_the_expert(world):
-    await started(world)
+    await world.to_training()
     world.succeed()
     await reconcile(KEY, world)
     assert world.status.run.outcome == "Succeeded"
@@ -206,10 +250,7 @@ async def test_complete_waits_for_the_expert(world):
 
 
 async def test_without_publish_it_is_complete_at_once():
-    world = World(FakeCluster(manifest(), claim("models"), claim("data")))
-    await started(world)
-    world.succeed()
-    await world.settle()
+    world = await world_of().complete()
     assert world.said("Published")[:2] == ("False", "NotRequested")
     assert world.said("Complete")[0] == "True"
 
@@ -222,12 +263,13 @@ async def test_an_expert_of_somebody_else_is_left_alone(world):
         "spec": {"type": "Model"},
     }
     world.cluster.put(theirs)
-    await started(world)
+    await world.to_training()
     world.succeed()
     again = await world.settle()
     assert world.said("Published")[:2] == ("False", "NameTaken")
     assert world.said("Complete")[:2] == ("False", "NameTaken")
     assert "choose another name" in world.status.message
+    assert world.events().count(("Warning", "NameTaken")) == 1
     assert again == 60
     assert world.cluster.all(EXPERTS)[0]["spec"] == {"type": "Model"}
     world.cluster.drop(EXPERTS, "team", "sql")
@@ -235,123 +277,68 @@ async def test_an_expert_of_somebody_else_is_left_alone(world):
     assert world.said("Complete")[0] == "True"
 
 
-@pytest.mark.parametrize(("code", "reason"), [(64, "InvalidConfig"), (65, "DatasetInvalid")])
-async def test_a_users_error_ends_the_run_with_its_own_words(world, code, reason):
-    await started(world)
-    world.end(code, failure(reason, "row 17: no 'messages'", "spec.datasets[0].uri"))
+@pytest.mark.parametrize("stage", ["Preflight", "Training"])
+@pytest.mark.parametrize(
+    ("code", "reason", "condition"),
+    [
+        (64, "InvalidConfig", "Validated"),
+        (64, "TargetModulesNotFound", "Validated"),
+        (64, "HubUnauthorized", "Validated"),
+        (65, "BaseInvalid", "Validated"),
+        (65, "DatasetInvalid", "DatasetValid"),
+        (65, "DatasetMissing", "DatasetValid"),
+    ],
+)
+async def test_a_users_error_ends_the_run_with_its_own_words(world, stage, code, reason, condition):
+    await (world.settle() if stage == "Preflight" else world.to_training())
+    found = {"digest": "", "samples": 0, "invalid": 3, "problems": ["rows.jsonl line 17: no 'messages'"]}
+    world.end(
+        code,
+        failure(reason, "row 17: no 'messages'", "spec.datasets[0]", digest=world.status.run.digest, dataset=found),
+    )
     await world.settle()
     assert world.said("Failed") == ("True", reason, "row 17: no 'messages'")
     assert world.said("Stalled")[0] == "True"
-    assert world.said("DatasetValid")[0] == ("False" if code == 65 else "Unknown")
-    assert world.status.error.field == "spec.datasets[0].uri"
+    assert world.said(condition)[:2] == ("False", reason)
+    assert world.status.error.field == "spec.datasets[0]"
+    assert world.status.dataset.problems == ["rows.jsonl line 17: no 'messages'"]
     assert (world.status.phase, world.status.run.outcome, world.status.run.attempt) == ("Failed", "Failed", 1)
-    assert world.jobs() == ["sql-r1-a1"]
+    assert world.events().count(("Warning", reason)) == 1
+    world.wait(3600)
+    jobs = world.jobs()
+    await world.settle()
+    assert world.jobs() == jobs, "no next attempt"
 
 
 async def test_a_users_error_is_known_from_the_job_when_the_pod_is_gone(world):
-    await started(world)
-    said = "Container trainer for pod team/sql-r1-a1-0-x failed with exit code 65 matching FailJob rule at index 0"
+    await world.settle()
+    said = "Container trainer for pod team/sql-r1-p1-0-x failed with exit code 65 matching FailJob rule at index 0"
     world.end(65, said=said, keep_pod=False)
     await world.settle()
     assert world.said("Failed")[1] == "DatasetInvalid"
 
 
 async def test_texts_of_a_container_are_redacted(world):
-    await started(world)
-    world.end(64, failure("not a reason", "https://me:pw@host/x?sig=abc refused\x1b[0m token=hf_abcdefghijklmnop"))
+    await world.settle()
+    world.end(
+        64,
+        failure(
+            "not a reason",
+            "https://me:pw@host/x?sig=abc refused\x1b[0m token=hf_abcdefghijklmnop",
+            digest=world.status.run.digest,
+            dataset={"digest": "", "samples": 0, "problems": ["password: hunter22"]},
+        ),
+    )
     await world.settle()
     assert world.said("Failed") == ("True", "TrainingFailed", "https://***@host/x?*** refused [0m token=***")
-
-
-async def test_other_failures_are_tried_again_with_growing_pauses_until_the_limit(world):
-    world.edit(backoffLimit=2)
-    await started(world)
-    pauses = []
-    for attempt in (1, 2, 3):
-        assert world.jobs()[-1] == f"sql-r1-a{attempt}"
-        world.end(1)
-        again = await world.settle()
-        if attempt < 3:
-            assert world.said("Running")[:2] == ("False", "Retrying")
-            assert world.status.error.reason == "TrainingFailed"
-            assert world.jobs()[-1] == f"sql-r1-a{attempt}"
-            pauses.append(again)
-            world.wait(again)
-            await world.settle()
-    assert pauses == [10, 20]
-    assert world.said("Failed")[:2] == ("True", "BackoffLimitExceeded")
-    assert "the trainer ended with exit code 1" in world.said("Failed")[2]
-    assert world.status.run.failures == 3
-    assert world.jobs() == ["sql-r1-a2", "sql-r1-a3"], "logs of the last two are kept"
-
-
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        (75, "failed with exit code 75 matching FailJob rule at index 0"),
-        (137, "has condition DisruptionTarget matching"),
-    ],
-)
-async def test_disruptions_are_not_counted(world, code, said):
-    world.edit(backoffLimit=0)
-    await started(world)
-    for _ in range(3):
-        world.end(code, said=said)
-        world.wait(await world.settle())
-        await world.settle()
-    assert (world.status.run.attempt, world.status.run.failures, world.status.phase) == (4, 0, "Pending")
-
-
-async def test_a_kill_for_memory_names_the_remedy(world):
-    world.edit(backoffLimit=0)
-    await started(world)
-    world.end(137)
-    await world.settle()
-    assert world.status.error.reason == "OutOfMemory"
-    assert "spec.compute.resources.limits.memory" in world.status.message
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        "",
-        "{",
-        result(digest="another"),
-        result(artifact=None),
-        result(artifact={"kind": "Adapter", "uri": "pvc://other/x", "digest": "", "sizeBytes": 1, "base": ""}),
-    ],
-)
-async def test_a_success_without_its_result_is_tried_again_and_counted(world, message):
-    await started(world)
-    digest = world.status.run.digest
-    if '"runDigest": "d' in message:
-        message = message.replace("d" * 64, digest)
-    world.end(0, message)
-    world.wait(await world.settle())
-    assert world.status.error.reason == "ResultMissing"
-    assert (world.status.run.attempt, world.status.run.failures) == (2, 1)
-    await world.settle()
-    world.succeed()
-    await world.settle()
-    assert world.status.phase == "Complete"
-    assert world.status.error is None
-
-
-async def test_a_result_in_the_pod_of_another_job_is_not_taken(world):
-    await started(world)
-    job = world.cluster.all(JOBS)[0]
-    forged = pod(job | {"metadata": job["metadata"] | {"uid": "other"}}, code=0, message=result())
-    world.cluster.put(forged)
-    world.end(0, keep_pod=False)
-    await world.settle()
-    assert world.status.error.reason == "ResultMissing"
+    assert world.status.dataset.problems == ["password: ***"]
 
 
 async def test_a_missing_claim_is_named_and_looked_for_again():
-    world = World(FakeCluster(manifest(), claim("models")))
+    world = world_of(claims=["models"])
     again = await world.settle()
     status, reason, message = world.said("StorageReachable")
-    assert (status, reason, again) == ("False", "StorageNotReady", 15)
+    assert (status, reason, again) == ("False", "ClaimNotFound", 15)
     assert message == (
         "spec.datasets[0].uri: no PersistentVolumeClaim 'data' in namespace 'team'; create it to start the run"
     )
@@ -359,12 +346,23 @@ async def test_a_missing_claim_is_named_and_looked_for_again():
     assert world.jobs() == []
     world.cluster.put(claim("data"))
     await world.settle()
-    assert world.jobs() == ["sql-r1-a1"]
+    assert world.jobs() == ["sql-r1-p1"]
+    assert world.said("StorageReachable")[0] == "True"
+
+
+async def test_a_claim_that_goes_while_the_pod_waits_is_said(world):
+    await world.to_training()
+    world.start_pod(phase="Pending")
+    world.cluster.objects.pop(("persistentvolumeclaims", "team", "data"))
+    assert await world.settle() == 15
+    assert world.said("StorageReachable")[:2] == ("False", "ClaimNotFound")
+    world.cluster.put(claim("data"))
+    await world.settle()
     assert world.said("StorageReachable")[0] == "True"
 
 
 async def test_a_missing_config_map_or_key_is_named():
-    world = World(FakeCluster(manifest(datasets=[{"uri": "configmap://rows/train.jsonl"}]), claim("models")))
+    world = world_of(claims=["models"], datasets=[{"uri": "configmap://rows/train.jsonl"}])
     await world.settle()
     assert world.said("StorageReachable")[1] == "DatasetMissing"
     rows = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows", "namespace": "team"}}
@@ -373,87 +371,20 @@ async def test_a_missing_config_map_or_key_is_named():
     assert "has no key 'train.jsonl'" in world.said("StorageReachable")[2]
     world.cluster.put(rows | {"data": {"train.jsonl": ""}})
     await world.settle()
-    assert world.jobs() == ["sql-r1-a1"]
+    assert world.jobs() == ["sql-r1-p1"]
 
 
-async def test_a_changed_result_stops_the_run_and_starts_the_next(world):
-    await started(world)
-    world.edit(training={"maxSteps": 5})
+async def test_preflight_binds_no_claim_where_no_gpu_may_be():
+    world = world_of(compute={"gpusPerNode": 1}, output={"uri": "pvc://out/sql"})
+    world.cluster.put(claim("out", phase="Pending"))
     await world.settle()
-    assert world.jobs() == ["sql-r2-a1"]
-    assert (world.status.run.number, world.status.run.failures) == (2, 0)
-    assert [(r.number, r.outcome, r.completion_time) for r in world.status.history] == [(1, None, NOW)]
-    assert world.status.observed_generation == 2
-
-
-async def test_the_next_run_keeps_the_artifact_until_it_has_its_own(world):
-    await started(world)
+    assert "'out'" not in str(world.batch["spec"]["template"]["spec"]["volumes"])
+    world.start_pod()
+    await world.settle()
+    assert "without PersistentVolumeClaim out: it is not bound yet" in world.status.message
     world.succeed()
     await world.settle()
-    world.edit(training={"maxSteps": 5})
-    await world.settle()
-    assert world.status.artifact.digest == "a" * 64
-    assert (world.status.artifact_run, world.status.metrics, world.status.loss) == (1, [], None)
-    assert world.said("Complete")[0] == "False"
-    world.succeed()
-    await world.settle()
-    assert world.status.artifact_run == 2
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"suspend": False},
-        {"backoffLimit": 9},
-        {"publish": {"expert": {"name": "other", "inferenceServiceRef": {"name": "qwen"}}}},
-        {"compute": {"gpusPerNode": 0, "resources": {"limits": {"memory": "9Gi"}}}},
-        {"evalSplitRatio": 0, "training": {"seed": 42}},
-    ],
-)
-async def test_what_does_not_decide_the_result_starts_no_run(world, change):
-    await started(world)
-    world.edit(**change)
-    await world.settle()
-    assert (world.status.run.number, world.jobs()) == (1, ["sql-r1-a1"])
-    assert world.status.observed_generation == 2
-
-
-async def test_a_changed_publish_of_a_complete_run_changes_the_experts_without_a_run(world):
-    await started(world)
-    world.succeed()
-    await world.settle()
-    world.edit(publish={"expert": {"name": "other", "inferenceServiceRef": {"name": "qwen"}}})
-    await world.settle()
-    assert sorted(e["metadata"]["name"] for e in world.cluster.all(EXPERTS)) == ["other", "sql"]
-    assert (world.status.phase, world.status.expert_ref.name, world.status.run.number) == ("Complete", "other", 1)
-
-
-async def test_suspend_stops_the_attempt_and_resume_makes_the_next_uncounted(world):
-    await started(world)
-    world.edit(suspend=True)
-    await world.settle()
-    assert world.jobs() == []
-    assert world.said("Suspended")[:2] == ("True", "SuspendedByUser")
-    assert world.status.phase == "Suspended"
-    world.edit(suspend=False)
-    await world.settle()
-    assert world.jobs() == ["sql-r1-a2"]
-    assert world.status.run.failures == 0
-    assert world.said("Suspended")[:2] == ("False", "NotSuspended")
-
-
-async def test_suspended_from_the_start_makes_nothing():
-    world = World(FakeCluster(manifest(suspend=True), claim("models"), claim("data")))
-    await world.settle()
-    assert (world.jobs(), world.status.phase) == ([], "Suspended")
-
-
-async def test_a_finished_attempt_counts_even_if_suspended(world):
-    await started(world)
-    world.succeed()
-    world.edit(suspend=True)
-    await world.settle()
-    assert world.status.phase == "Complete"
+    assert "'out'" in str(world.batch["spec"]["template"]["spec"]["volumes"])
 
 
 async def test_what_the_api_server_refuses_is_said(world):
@@ -465,16 +396,15 @@ async def test_what_the_api_server_refuses_is_said(world):
     world.cluster.refuse = None
     await world.settle()
     assert world.said("Stalled")[0] == "False"
-    assert world.jobs() == ["sql-r1-a1"]
+    assert world.jobs() == ["sql-r1-p1"]
 
 
 async def test_what_cannot_be_read_is_said_and_the_record_kept(world):
-    await started(world)
+    await world.settle()
     record = world.status.run
     world.edit(method="GRPO")
     await world.settle()
-    raw = world.cluster.objects["finetunejobs", "team", "sql"]
-    stalled = next(c for c in raw["status"]["conditions"] if c["type"] == "Stalled")
+    stalled = next(c for c in world.raw["status"]["conditions"] if c["type"] == "Stalled")
     assert (stalled["status"], stalled["reason"]) == ("True", "Unreadable")
     assert "spec.method" in stalled["message"]
     world.edit(method="SFT")
@@ -489,7 +419,7 @@ async def test_a_job_of_a_namesake_before_us_is_not_ours(world):
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": "sql-r1-a1",
+            "name": "sql-r1-p1",
             "namespace": "team",
             "labels": {"largeforge.ai/finetunejob": "sql"},
             "ownerReferences": [{"controller": True, "uid": "uid-before"}],
@@ -499,9 +429,9 @@ async def test_a_job_of_a_namesake_before_us_is_not_ours(world):
     world.cluster.put(finished(namesake, "Complete"))
     with pytest.raises(ClusterError):
         await reconcile(KEY, world)
-    world.cluster.drop(JOBS, "team", "sql-r1-a1")
+    world.cluster.drop(JOBS, "team", "sql-r1-p1")
     await world.settle()
-    assert world.jobs() == ["sql-r1-a1"]
+    assert world.jobs() == ["sql-r1-p1"]
 
 
 async def test_a_deleted_object_is_left_to_the_garbage_collector(world):
@@ -510,23 +440,113 @@ async def test_a_deleted_object_is_left_to_the_garbage_collector(world):
     assert world.cluster.writes == []
 
 
-def endings(world):
-    """What happens to a run, step by step: a failure, a change, a suspension, a success."""
+async def test_children_go_when_their_time_is_over_and_the_record_stays(world):
+    world.edit(ttlSecondsAfterFinished=600)
+    await world.complete()
+    assert await world.settle() == 600
+    before = world.status
+    world.wait(601)
+    await world.settle()
+    assert (world.jobs(), world.cluster.all(CONFIGMAPS), world.cluster.all(PODS)) == ([], [], [])
+    assert world.status == before
+    assert world.cluster.all(EXPERTS) != []
+    world.wait(3600)
+    await world.settle()
+    assert (world.status.run.number, world.jobs()) == (1, [])
+
+
+async def test_children_of_a_failed_run_go_too(world):
+    world.edit(ttlSecondsAfterFinished=0)
+    await world.settle()
+    world.end(64, failure("InvalidConfig", "no", digest=world.status.run.digest))
+    await world.settle()
+    assert (world.jobs(), world.cluster.all(CONFIGMAPS)) == ([], [])
+    assert world.said("Failed")[:2] == ("True", "InvalidConfig")
+
+
+async def test_a_config_map_of_another_owner_is_not_removed(world):
+    world.edit(ttlSecondsAfterFinished=0)
+    await world.to_training()
+    theirs = world.cluster.objects["configmaps", "team", "sql-r1-config"]
+    world.cluster.put(theirs | {"metadata": theirs["metadata"] | {"ownerReferences": []}})
+    world.succeed()
+    await world.settle()
+    assert [m["metadata"]["name"] for m in world.cluster.all(CONFIGMAPS)] == ["sql-r1-config"]
+
+
+async def test_a_status_that_was_lost_comes_back_through_preflight(world):
+    await world.complete()
+    expert = world.cluster.all(EXPERTS)
+    lost = {k: v for k, v in world.raw.items() if k != "status"}
+    world.cluster.put(lost)
+    await world.settle()
+    assert world.jobs() == ["sql-r1-p1"]
+    world.end(0, result(digest=world.status.run.digest, adopted=True))
+    await world.settle()
+    assert (world.status.phase, world.status.artifact.digest) == ("Complete", "a" * 64)
+    assert world.cluster.all(EXPERTS) == expert
+    assert not [name for name in world.jobs() if "-a" in name]
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "reason", "words"),
+    [
+        (
+            {"base": {"uri": "hf://org/m", "trustRemoteCode": True}},
+            {"remote_code_namespaces": frozenset({"team"})},
+            "RemoteCodeNotAllowed",
+            "namespace 'team' is not in the chart's training.remoteCodeNamespaces",
+        ),
+        (
+            {"serviceAccountName": "trainer"},
+            {"service_accounts": frozenset({"trainer"})},
+            "ServiceAccountNotAllowed",
+            "'trainer' is not in the chart's training.serviceAccounts",
+        ),
+    ],
+)
+async def test_what_the_installation_does_not_allow_starts_nothing(spec, settings, reason, words):
+    world = world_of(**spec)
+    await world.settle()
+    assert world.said("Validated")[:2] == ("False", reason)
+    assert words in world.status.message
+    assert (world.status.run, world.jobs()) == (None, [])
+    assert world.events() == [("Warning", reason)]
+    world.settings = SETTINGS.model_copy(update=settings)
+    await world.settle()
+    assert world.jobs() == ["sql-r1-p1"]
+    assert world.said("Validated")[0] == "Unknown"
+
+
+async def test_the_default_account_is_always_allowed():
+    world = world_of(serviceAccountName="default")
+    await world.settle()
+    assert world.jobs() == ["sql-r1-p1"]
+
+
+def story(world):
+    """What happens to a run, step by step."""
     return [
         lambda: None,
         lambda: world.end(1),
         lambda: world.wait(30),
+        world.succeed,
+        lambda: world.end(1),
+        lambda: world.wait(30),
         lambda: world.edit(training={"maxSteps": 7}),
+        world.succeed,
         lambda: world.edit(suspend=True),
         lambda: world.edit(suspend=False),
         world.succeed,
+        lambda: world.wait(700),
     ]
 
 
 async def play(kill_at):
     """The end of the story, with the operator killed at its write number *kill_at* and started again."""
-    world = World(FakeCluster(manifest(publish=PUBLISH), claim("models"), claim("data"), kill_at=kill_at))
-    for step in endings(world):
+    raw = manifest(publish=PUBLISH, ttlSecondsAfterFinished=600, gate={"maxEvalLoss": 2}, evalSplitRatio=0.1)
+    world = World(FakeCluster(raw, claim("models"), claim("data"), kill_at=kill_at))
+    for step in story(world):
         step()
         try:
             await world.settle()
@@ -539,16 +559,17 @@ async def play(kill_at):
 def end_state(world):
     pods = {p["metadata"]["name"] for p in world.cluster.all(PODS)}
     experts = [e["spec"] for e in world.cluster.all(EXPERTS)]
-    return world.status, world.jobs(), sorted(pods), experts, sorted(world.events())
+    configs = sorted(m["metadata"]["name"] for m in world.cluster.all(CONFIGMAPS))
+    return world.status, world.jobs(), sorted(pods), experts, configs, sorted(world.events())
 
 
 async def test_a_kill_at_any_write_ends_the_same():
     whole = await play(None)
     assert whole.status.phase == "Complete"
+    assert len(whole.cluster.writes) > 50
     for kill_at in range(len(whole.cluster.writes)):
         killed = await play(kill_at)
         assert end_state(killed) == end_state(whole), f"killed at write {kill_at}: {whole.cluster.writes[kill_at]}"
-        assert [w for w in killed.cluster.writes if w[:2] == ("create", "Job")], kill_at
 
 
 def test_the_digest_is_what_the_record_holds():

@@ -150,8 +150,8 @@ CRASHED = {
                     "waiting": {"reason": "CreateContainerConfigError", "message": 'secret "smol-engine-1" not found'}
                 }
             ),
-            "ContainerConfigError",
-            "not found",
+            "SecretMissing",
+            "no Secret 'smol-engine-1'",
         ),
         (
             WAITING(

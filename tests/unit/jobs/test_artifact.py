@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from largeforge.api.finetunejob import ArtifactRecord
-from largeforge.api.run import RunResult
+from largeforge.api.finetunejobstatus import ArtifactRecord
+from largeforge.api.run import AdapterSource, ModelSource, RunResult
 from largeforge.jobs import artifact
 from tests.unit.jobs.folders import safetensors
 
@@ -139,3 +139,33 @@ def test_a_link_that_leads_out_of_the_base_is_not_copied(tmp_path):
     (source / "tokenizer.json").symlink_to("blob")
     artifact.copy_files(("tokenizer.json", "tokenizer_config.json", "vocab.json"), source=source, to=target)
     assert {path.name: path.read_text() for path in target.iterdir()} == {"tokenizer.json": "yes"}
+
+
+def test_a_cached_model_is_copied_from_the_blobs_of_its_repository(tmp_path):
+    snapshot, target = tmp_path / "repo" / "snapshots" / "c0ffee", tmp_path / "artifact"
+    snapshot.mkdir(parents=True)
+    target.mkdir()
+    (tmp_path / "repo" / "blobs").mkdir()
+    (tmp_path / "repo" / "blobs" / "1").write_text("yes")
+    (tmp_path / "secret").write_text("no")
+    (snapshot / "tokenizer.json").symlink_to("../../blobs/1")
+    (snapshot / "vocab.json").symlink_to(tmp_path / "secret")
+    artifact.copy_files(("tokenizer.json", "vocab.json"), source=snapshot, to=target, root=tmp_path / "repo")
+    assert {path.name: path.read_text() for path in target.iterdir()} == {"tokenizer.json": "yes"}
+
+
+def test_a_commit_stands_for_the_weights_then_the_digest_of_preflight_then_the_files(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
+    source = ModelSource(uri="pvc://m/b", field="spec.base.uri", path=str(tmp_path), commit="c" * 40, digest="d" * 64)
+    files = hashlib.sha256(WEIGHTS).hexdigest()
+    without = [source.model_copy(update=update) for update in ({"commit": None}, {"commit": None, "digest": None})]
+    known = [artifact.base_identity(base, tmp_path, None) for base in (source, *without)]
+    assert known == ["c" * 40, "d" * 64, files]
+
+
+def test_the_adapter_to_go_on_from_counts_into_the_base(tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes(WEIGHTS)
+    source = ModelSource(uri="pvc://m/b", field="spec.base.uri", path="/nowhere", digest="d" * 64)
+    adapter = AdapterSource(uri="pvc://m/a", field="spec.base", path=str(tmp_path))
+    found = artifact.base_identity(source, tmp_path, adapter)
+    assert found == hashlib.sha256(f"{'d' * 64}\n{hashlib.sha256(WEIGHTS).hexdigest()}".encode()).hexdigest()

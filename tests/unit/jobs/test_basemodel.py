@@ -5,23 +5,33 @@ import json
 
 import pytest
 
-from largeforge.jobs import basemodel
+from largeforge.api.run import ModelSource
+from largeforge.jobs import basemodel, weights
 from largeforge.jobs.errors import BaseInvalidError
 from tests.unit.jobs.folders import model, safetensors
 
 URI = "pvc://models/base"
 
 
-def refusal(path, *, chat=True):
+def source(**fields):
+    return ModelSource(uri=URI, field="spec.base.uri", path=None, **fields)
+
+
+def inspect(path, **fields):
+    return basemodel.inspect(path, source(**fields))
+
+
+def refusal(path):
     with pytest.raises(BaseInvalidError) as caught:
-        basemodel.inspect(path, uri=URI, chat=chat)
+        inspect(path)
     assert (caught.value.field, caught.value.exit_code) == ("spec.base.uri", 65)
     return str(caught.value)
 
 
-def test_a_whole_folder_passes_with_the_digest_of_its_weights(tmp_path):
-    base = basemodel.inspect(model(tmp_path / "m"), uri=URI, chat=True)
-    assert base.digest == hashlib.sha256(safetensors()).hexdigest()
+def test_a_whole_folder_passes_with_its_weights(tmp_path):
+    base = inspect(model(tmp_path / "m"))
+    assert weights.digest(base.weights) == hashlib.sha256(safetensors()).hexdigest()
+    assert base.size == len(safetensors())
 
 
 def test_a_missing_folder_says_what_to_do(tmp_path):
@@ -36,7 +46,8 @@ def test_an_adapter_is_no_base(tmp_path):
 @pytest.mark.parametrize("file", ["config", "tokenizer_config"])
 def test_code_of_the_models_own_is_refused(tmp_path, file):
     path = model(tmp_path, **{file: {"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}}})
-    assert "remote code is refused" in refusal(path)
+    assert f"{file}.json has auto_map, which asks for code of the model's own" in refusal(path)
+    inspect(path, trust_remote_code=True)
 
 
 def test_pickles_alone_are_refused_and_beside_safetensors_ignored(tmp_path):
@@ -44,7 +55,15 @@ def test_pickles_alone_are_refused_and_beside_safetensors_ignored(tmp_path):
     (path / "pytorch_model.bin").write_bytes(b"\x80")
     assert refusal(path) == f"{URI}: has pickled weights only; convert them to safetensors"
     (path / "model.safetensors").write_bytes(safetensors())
-    basemodel.inspect(path, uri=URI, chat=True)
+    inspect(path)
+
+
+def test_files_that_the_index_does_not_name_are_not_the_models(tmp_path):
+    path = model(tmp_path / "a", weights=("model.safetensors", "consolidated.safetensors"))
+    assert [file.name for file in inspect(path).weights] == ["model.safetensors"]
+    path = model(tmp_path / "b", weights=("model-1.safetensors", "other.safetensors"))
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    assert [file.name for file in inspect(path).weights] == ["model-1.safetensors"]
 
 
 def test_weights_that_are_missing_or_cut_short_are_found(tmp_path):
@@ -61,12 +80,24 @@ def test_weights_that_are_missing_or_cut_short_are_found(tmp_path):
 def test_a_tokenizer_is_needed_and_a_chat_template_for_messages(tmp_path):
     path = model(tmp_path)
     (path / "chat_template.jinja").unlink()
-    assert "has no chat template, which messages need" in refusal(path)
-    basemodel.inspect(path, uri=URI, chat=False)
+    with pytest.raises(basemodel.ChatTemplateMissingError, match="has no chat template, which messages need"):
+        basemodel.require_chat_template(inspect(path), source())
     (path / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
-    basemodel.inspect(path, uri=URI, chat=True)
+    basemodel.require_chat_template(inspect(path), source())
     (path / "tokenizer.json").unlink()
     assert "has no tokenizer" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"max_position_embeddings": 8192}, 8192),
+        ({"text_config": {"max_position_embeddings": 4096}}, 4096),
+        ({"n_positions": 5}, 1 << 20),
+    ],
+)
+def test_positions_are_read_from_the_configuration(tmp_path, config, found):
+    assert basemodel.positions(model(tmp_path, config=config)) == found
 
 
 def test_a_configuration_that_is_no_json_is_named(tmp_path):

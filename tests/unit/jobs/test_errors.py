@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from largeforge.jobs import errors
@@ -25,7 +27,6 @@ def test_what_looks_like_a_credential_does_not_get_through():
 @pytest.mark.parametrize(
     "error",
     [
-        OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"),
     ],
@@ -34,6 +35,35 @@ def test_memory_trouble_has_its_own_reason_and_remedy(error):
     detail = errors.from_exception(error).detail()
     assert detail.reason == "OutOfMemory"
     assert detail.message.endswith("or raise compute.resources.limits.memory")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+    ],
+)
+def test_a_gpus_memory_is_told_apart_from_the_pods(error):
+    detail = errors.from_exception(error).detail()
+    assert detail.reason == "OutOfGPUMemory"
+    assert detail.message.endswith("or raise compute.gpusPerNode with strategy FSDP")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("[enforce fail at inline_container.cc:1] PytorchStreamWriter failed writing file data/1"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_has_its_own_reason_and_remedy(error):
+    detail = errors.from_exception(error).detail()
+    assert detail.reason == "DiskFull"
+    assert detail.message.endswith("or lower checkpoint.keep")
 
 
 def test_a_long_text_is_cut():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from largeforge.jobs.errors import RunError
-from largeforge.jobs.progress import Progress, eval_line, step_line
+from largeforge.jobs.progress import Progress, check_loss, eval_line, step_line
 
 
 def test_the_lines_are_those_of_the_contract():
@@ -12,30 +12,39 @@ def test_the_lines_are_those_of_the_contract():
     assert eval_line(1.2149) == "eval_loss 1.21"
 
 
-def lines(*moments, total=4):
-    said = []
-    clock = iter([0.0, *moments])
-    progress = Progress(said.append, now=lambda: next(clock))
-    progress.begin()
-    for step in range(1, len(moments) + 1):
-        progress.step({"loss": 1.0, "learning_rate": 1e-4}, step=step, total=total)
-    return said
+def clock(*moments):
+    times = iter(moments)
+    return lambda: next(times)
 
 
-def test_the_time_that_is_left_follows_from_the_steps_so_far():
-    assert [line.rpartition("eta ")[2] for line in lines(2.0, 4.0, 9.0, 12.0)] == ["6s", "4s", "3s", "0s"]
+def test_the_time_that_is_left_follows_from_the_newest_steps():
+    progress = Progress(pytest.fail, now=clock(0.0, *(100.0 + step for step in range(60))))
+    progress.begin(0)
+    for step in range(1, 61):
+        progress.done(step)
+    assert progress.eta_seconds(70) == 10.0
+
+
+def test_a_resumed_run_is_not_credited_with_the_steps_before_it():
+    progress = Progress(pytest.fail, now=clock(0.0, 3.0))
+    progress.begin(50)
+    assert progress.eta_seconds(60) == 0.0
+    progress.done(51)
+    assert progress.eta_seconds(60) == 27.0
 
 
 def test_fast_steps_are_told_a_few_times_a_second_and_the_last_one_always():
-    assert [line.split()[1] for line in lines(0.1, 0.2, 0.5, 0.6)] == ["1/4", "3/4", "4/4"]
-
-
-def test_a_log_entry_without_a_loss_is_no_step():
-    progress = Progress(pytest.fail)
-    progress.step({"eval_loss": 1.0}, step=1, total=2)
+    said = []
+    progress = Progress(said.append, now=clock(0.0, 0.1, 0.2, 0.5, 0.6))
+    progress.begin(0)
+    for step in range(1, 5):
+        progress.step(step, 4, loss=1.0, learning_rate=1e-4)
+    assert [line.split()[1] for line in said] == ["1/4", "3/4", "4/4"]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_ends_the_run_with_the_remedy(loss):
     with pytest.raises(RunError, match=r"at step 3; lower training\.learningRate"):
-        Progress(pytest.fail).step({"loss": loss}, step=3, total=9)
+        check_loss(loss, step=3)
+    with pytest.raises(RunError, match=r"^the held-out loss is .*; lower training\.learningRate"):
+        Progress(pytest.fail).evaluated(loss)

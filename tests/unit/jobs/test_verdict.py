@@ -3,15 +3,17 @@ from __future__ import annotations
 import signal
 
 from largeforge.api.common import ErrorDetail
+from largeforge.api.finetunejobstatus import CheckpointRecord
 from largeforge.api.run import RunResult
 from largeforge.jobs.report import Failure, Seen
-from largeforge.jobs.verdict import Ending, judge, root_cause
+from largeforge.jobs.verdict import Ending, explain_halvings, judge, root_cause, wants_smaller_batch
 
 DIGEST = "d" * 64
 GOOD = RunResult(outcome="Succeeded", run_digest=DIGEST)
 BAD_DATA = RunResult(
     outcome="Failed", run_digest=DIGEST, error=ErrorDetail(reason="DatasetInvalid", message="line 3: ...")
 )
+CHECKPOINT = CheckpointRecord(step=20, uri="pvc://out/.sql-0123456789ab-checkpoints/checkpoint-20")
 
 
 def ending(*, failures=(), error="", **changes):
@@ -49,10 +51,31 @@ def test_words_of_another_rank_serve_where_the_failed_one_left_none():
     assert judge(ending(failures=[Failure(1, 65, 9)], results={0: BAD_DATA})) == (BAD_DATA, 65)
 
 
-def test_sigterm_is_75_and_no_failure_of_the_run():
-    reason, message, code = told(status=-15, stopped=True, failures=[Failure(0, -15, 9)])
+def test_sigterm_that_left_a_checkpoint_is_75_and_no_failure_of_the_run():
+    reason, message, code = told(stopped=True, failures=[Failure(0, 75, 9)], checkpoint=CHECKPOINT)
     assert (reason, code) == ("Disrupted", 75)
-    assert message == "stopped by SIGTERM before it was complete; the next attempt is not counted"
+    assert message == "stopped by SIGTERM; the next attempt goes on from step 20 and is not counted"
+
+
+def test_sigterm_that_left_none_is_not_75():
+    reason, message, code = told(status=-15, stopped=True, failures=[Failure(0, -15, 9)])
+    assert (reason, code) == ("Disrupted", 143)
+    assert message == "stopped by SIGTERM before there was a checkpoint; the next attempt begins anew"
+
+
+def test_a_failed_attempt_tells_of_its_newest_checkpoint():
+    result, _ = judge(ending(failures=[Failure(0, -9, 9)], memory_kills=1, checkpoint=CHECKPOINT))
+    assert (result.error.reason, result.checkpoint) == ("OutOfMemory", CHECKPOINT)
+
+
+def test_a_rank_out_of_gpu_memory_goes_before_those_that_failed_for_want_of_it():
+    short = BAD_DATA.model_copy(update={"error": ErrorDetail(reason="OutOfGPUMemory", message="2 GiB")})
+    lost = BAD_DATA.model_copy(update={"error": ErrorDetail(reason="TrainingFailed", message="connection closed")})
+    result, code = judge(ending(failures=[Failure(0, 1, 8), Failure(1, 1, 9)], results={0: lost, 1: short}))
+    assert (result.error.reason, code) == ("OutOfGPUMemory", 1)
+    assert wants_smaller_batch(result)
+    assert explain_halvings(result, 0) == result
+    assert explain_halvings(result, 3).error.message == "with the micro-batch halved 3 times still: 2 GiB"
 
 
 def test_a_kill_by_the_kernel_for_memory_names_the_remedy():

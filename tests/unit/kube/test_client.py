@@ -84,6 +84,31 @@ async def test_get_names_the_object_and_carries_the_token(serving):
     assert headers["User-Agent"] == "largeforge"
 
 
+async def test_a_document_is_asked_for_by_its_path_and_may_be_a_set_of_keys(serving):
+    server = Server(answer({"keys": []}))
+    async with serving(server) as cluster:
+        assert await cluster.document("/openid/v1/jwks") == {"keys": []}
+    method, path, _, _, headers = server.asked[0]
+    assert (method, path) == ("GET", "/openid/v1/jwks")
+    assert headers["Accept"] == "application/json, application/jwk-set+json"
+
+
+async def test_a_status_is_applied_under_the_manager_that_is_named_and_the_object_comes_back(serving):
+    server = Server(answer(JOB), status(404))
+    finetunejob = {
+        "apiVersion": "largeforge.ai/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "a", "namespace": "team"},
+        "status": {"metrics": []},
+    }
+    async with serving(server) as cluster:
+        assert await cluster.patch_status(finetunejob, manager="largeforge-progress") == JOB
+        assert await cluster.patch_status(finetunejob) is None
+    paths = {(a[1], a[2]["fieldManager"]) for a in server.asked}
+    path = "/apis/largeforge.ai/v1alpha1/namespaces/team/finetunejobs/a/status"
+    assert paths == {(path, "largeforge-progress"), (path, "largeforge")}
+
+
 async def test_what_is_not_there_is_none(serving):
     async with serving(Server(status(404))) as cluster:
         assert await cluster.get(PODS, "team", "a") is None

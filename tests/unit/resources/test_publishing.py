@@ -50,6 +50,28 @@ def test_a_field_that_is_not_there_is_applied():
     assert missing_of(desired, there)["spec"]["routing"] == {"domains": ["databases"]}
 
 
+def test_a_field_that_the_job_has_no_more_is_taken_back():
+    there = stored(published(), routing={"domains": ["databases"]})
+    there["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:routing"] = {"f:domains": {}}
+    assert "routing" not in missing_of(published(), there)["spec"]
+    there["metadata"]["managedFields"][0]["manager"] = "a person"
+    assert missing_of(published(), there) is None
+
+
+def test_all_that_an_expert_takes_can_be_said():
+    wish = PUBLISH["expert"] | {
+        "defaults": {"temperature": 0.2},
+        "limits": {"timeoutSeconds": 60},
+        "access": {"clients": ["a"]},
+        "routing": {"fallback": True},
+    }
+    job = finetunejob(publish={"expert": wish})
+    spec = published_expert(job, job.spec.publish.expert)["spec"]
+    assert {k: spec[k] for k in ("defaults", "limits", "access", "routing")} == {
+        k: wish[k] for k in ("defaults", "limits", "access", "routing")
+    }
+
+
 def test_whose_expert_it_is_stands_in_its_label():
     job = finetunejob(publish=PUBLISH)
     expert = published_expert(job, job.spec.publish.expert)
