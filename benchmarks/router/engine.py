@@ -11,7 +11,7 @@ import time
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream": *true')
-_PIECES = re.compile(rb'"max_tokens": *(\d+)')
+_PIECES = re.compile(rb'"max_(?:completion_)?tokens": *(\d+)')
 _EVERY = re.compile(rb'"seed": *(\d+)')
 _MARK = re.compile(rb"mark-(\d+)-")
 NEVER_MS = 99_999

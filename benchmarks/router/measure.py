@@ -166,7 +166,7 @@ async def _leave(subject: Subject, phase: str) -> float:
     writer.transport.abort()
     while mark not in Engine.closed and time.perf_counter() - left < NEVER_SECONDS:  # noqa: ASYNC110 - as above
         await asyncio.sleep(0.001)
-    return Engine.closed.get(mark, left + NEVER_SECONDS) - left
+    return max(0.0, Engine.closed.get(mark, left + NEVER_SECONDS) - left)  # some are done with the engine before
 
 
 PARTS: dict[str, tuple[Part, int]] = {

@@ -37,7 +37,7 @@ def finetunejob(name: str, **changes: Any) -> Manifest:
         "apiVersion": "largeforge.ai/v1alpha1",
         "kind": "FineTuneJob",
         "metadata": {"name": name},
-        "spec": laid_over(spec, changes),
+        "spec": without_none(laid_over(spec, changes)),
     }
 
 
@@ -48,12 +48,18 @@ def longer(**changes: Any) -> Manifest:
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Manifest:
-    """*above* laid over *below*."""
+    """*above* laid over *below*, maps into maps."""
     merged = dict(below)
     for key, value in above.items():
         known = merged.get(key)
         merged[key] = laid_over(known, value) if isinstance(value, Mapping) and isinstance(known, Mapping) else value
-    return {key: value for key, value in merged.items() if value is not None}
+    return merged
+
+
+def without_none(value: Mapping[str, Any]) -> Manifest:
+    """*value* without the keys that are None, in the maps in it too."""
+    kept = {key: one for key, one in value.items() if one is not None}
+    return {key: without_none(one) if isinstance(one, Mapping) else one for key, one in kept.items()}
 
 
 def begin(name: str, **changes: Any) -> None:
@@ -138,10 +144,10 @@ def pods(name: str, *, stage: str | None = None) -> list[Manifest]:
 
 
 def reasons_of_events(name: str) -> list[str]:
-    """The reasons of the job's events, the oldest first."""
-    found = items("events", namespace=RUNS_NAMESPACE)
-    own = [e for e in found if e["involvedObject"]["kind"] == "FineTuneJob" and e["involvedObject"]["name"] == name]
-    return [e["reason"] for e in sorted(own, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")]
+    """The reasons of the job's events, the oldest first; an earlier job of the same name is another one."""
+    uid = look(name)["metadata"]["uid"]
+    own = [e for e in items("events", namespace=RUNS_NAMESPACE) if e["involvedObject"].get("uid") == uid]
+    return [e["reason"] for e in sorted(own, key=lambda e: e["metadata"]["creationTimestamp"])]
 
 
 def metrics(job: Manifest) -> dict[str, float]:

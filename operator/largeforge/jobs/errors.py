@@ -74,14 +74,14 @@ class DiskFullError(RunError):
 
 
 MEMORY_REMEDY = (
-    "lower training.perDeviceTrainBatchSize or training.maxLength, train an adapter (peft.type: LoRA),"
-    " or raise compute.resources.limits.memory"
+    "lower spec.training.perDeviceTrainBatchSize or spec.training.maxLength, train an adapter (spec.peft.type: LoRA),"
+    " or raise spec.compute.resources.limits.memory"
 )
 GPU_MEMORY_REMEDY = (
-    "lower training.maxLength, set training.gradientCheckpointing: true, train an adapter (peft.type: LoRA),"
-    " or raise compute.gpusPerNode with strategy FSDP"
+    "lower spec.training.maxLength, set spec.training.gradientCheckpointing: true, train an adapter"
+    " (spec.peft.type: LoRA), or raise spec.compute.gpusPerNode with strategy FSDP"
 )
-DISK_REMEDY = "free space on the claims of output and checkpoint, or lower checkpoint.keep"
+DISK_REMEDY = "free space on the claims of output and checkpoint, or lower spec.checkpoint.keep"
 
 # What the libraries say; none of them has a type of its own for it.
 _GPU_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "HIP out of memory")

@@ -31,7 +31,8 @@ def check_loss(loss: float, *, step: int) -> None:
     """Raise where *loss* is no number, for what comes after it is no model."""
     if not math.isfinite(loss):
         raise RunError(
-            f"the loss became {loss} at step {step}; lower training.learningRate, or set training.precision: FP32",
+            f"the loss became {loss} at step {step}; lower spec.training.learningRate, or set"
+            " spec.training.precision: FP32",
             field="spec.training.learningRate",
         )
 
@@ -63,7 +64,7 @@ class Progress:
         """Say the held-out *loss*; one that is no number ends the run."""
         if not math.isfinite(loss):
             raise RunError(
-                f"the held-out loss is {loss}; lower training.learningRate", field="spec.training.learningRate"
+                f"the held-out loss is {loss}; lower spec.training.learningRate", field="spec.training.learningRate"
             )
         self.say(eval_line(loss))
 

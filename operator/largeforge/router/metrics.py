@@ -219,7 +219,10 @@ class Metrics(Collector):
             ("client",),
             {(client,): count for client, count in self._limited.items()},
         )
-        yield GaugeMetricFamily("largeforge_router_in_flight", "Requests under way at engines.", value=self.in_flight)
+        waiting = sum(self._gates.waiting.values()) if self._gates is not None else 0
+        yield GaugeMetricFamily(
+            "largeforge_router_in_flight", "Requests under way at engines.", value=self.in_flight - waiting
+        )
 
     def _of_engines(self) -> Iterator[Metric]:
         yield _counter(

@@ -34,7 +34,7 @@ def test_what_looks_like_a_credential_does_not_get_through():
 def test_memory_trouble_has_its_own_reason_and_remedy(error):
     detail = errors.from_exception(error).detail()
     assert detail.reason == "OutOfMemory"
-    assert detail.message.endswith("or raise compute.resources.limits.memory")
+    assert detail.message.endswith("or raise spec.compute.resources.limits.memory")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_memory_trouble_has_its_own_reason_and_remedy(error):
 def test_a_gpus_memory_is_told_apart_from_the_pods(error):
     detail = errors.from_exception(error).detail()
     assert detail.reason == "OutOfGPUMemory"
-    assert detail.message.endswith("or raise compute.gpusPerNode with strategy FSDP")
+    assert detail.message.endswith("or raise spec.compute.gpusPerNode with strategy FSDP")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_gpus_memory_is_told_apart_from_the_pods(error):
 def test_a_full_disk_has_its_own_reason_and_remedy(error):
     detail = errors.from_exception(error).detail()
     assert detail.reason == "DiskFull"
-    assert detail.message.endswith("or lower checkpoint.keep")
+    assert detail.message.endswith("or lower spec.checkpoint.keep")
 
 
 def test_a_long_text_is_cut():

@@ -44,7 +44,7 @@ def test_fast_steps_are_told_a_few_times_a_second_and_the_last_one_always():
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_ends_the_run_with_the_remedy(loss):
-    with pytest.raises(RunError, match=r"at step 3; lower training\.learningRate"):
+    with pytest.raises(RunError, match=r"at step 3; lower spec\.training\.learningRate"):
         check_loss(loss, step=3)
-    with pytest.raises(RunError, match=r"^the held-out loss is .*; lower training\.learningRate"):
+    with pytest.raises(RunError, match=r"^the held-out loss is .*; lower spec\.training\.learningRate"):
         Progress(pytest.fail).evaluated(loss)

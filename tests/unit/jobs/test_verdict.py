@@ -81,7 +81,7 @@ def test_a_rank_out_of_gpu_memory_goes_before_those_that_failed_for_want_of_it()
 def test_a_kill_by_the_kernel_for_memory_names_the_remedy():
     reason, message, code = told(failures=[Failure(1, -9, 9)], memory_kills=1)
     assert (reason, code) == ("OutOfMemory", 137)
-    assert message.startswith("rank 1 was killed for memory; lower training.perDeviceTrainBatchSize")
+    assert message.startswith("rank 1 was killed for memory; lower spec.training.perDeviceTrainBatchSize")
 
 
 def test_sigkill_without_a_memory_kill_is_not_blamed_on_memory():

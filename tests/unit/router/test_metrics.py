@@ -13,6 +13,7 @@ from largeforge.router.usage import Usage, usage_of, without_content
 from tests.unit.router.lab import (
     CHAT,
     CHAT_STREAM,
+    EXPERTS,
     LAST,
     STREAM,
     Lab,
@@ -23,6 +24,7 @@ from tests.unit.router.lab import (
     completion,
     event,
     post,
+    table_of,
     until,
     whole,
 )
@@ -180,6 +182,21 @@ async def test_pods_queue_and_connections_are_those_of_now(lab: Lab):
     assert exported(router)["engine_breaker_open"] == {pod: 1.0}
     client.close()
     await until(lambda: exported(router)["engine_in_flight"][pod] == 0)
+
+
+async def test_who_waits_for_a_place_is_in_the_queue_and_not_under_way(lab: Lab):
+    engine = await lab.engine(Received.gone)
+    router = await lab.router(engine)
+    fallback = "    routing: {fallback: true}"
+    limited = EXPERTS.replace(fallback, f"{fallback}\n    limits: {{maxConcurrentRequests: 1}}")
+    router.dispatcher.replace_table(table_of(engine.port, experts=limited))
+    for _ in range(3):
+        client = await router.connect()
+        await client.send(post(CHAT))
+    await until(lambda: router.dispatcher.metrics.in_flight == 3)
+    found = exported(router)
+    assert found["queue_length"] == {GENERAL: 2.0}
+    assert found["in_flight"][()] == 1.0
 
 
 async def test_a_client_over_its_limit_is_counted_by_its_name(lab: Lab):
