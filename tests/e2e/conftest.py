@@ -40,4 +40,4 @@ def ground() -> Iterator[None]:
     grounds.provide()
     yield
     kubectl("delete", "finetunejobs,experts", "--all", "--wait=false", namespace=RUNS_NAMESPACE)
-    kubectl("delete", "deployment", "hub", "--wait=false", namespace=RUNS_NAMESPACE)
+    kubectl("delete", "deployment", "hub", "--ignore-not-found", "--wait=false", namespace=RUNS_NAMESPACE)
