@@ -11,13 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rows import write_rows  # type: ignore[import-not-found]
 
 SIZES = (10_000, 200_000)
 BATCH = 1000
@@ -68,23 +71,6 @@ def call(name: str, model: Path, rows: Path) -> dict[str, float]:
     output = subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout
     measured: dict[str, float] = json.loads(output.splitlines()[-1])
     return measured
-
-
-def write_rows(path: Path, size: int) -> None:
-    """*size* conversations, about 190 tokens each."""
-    from pydoc_data.topics import topics
-
-    text = " ".join(" ".join(topics.values()).split())
-    rng = random.Random(1)  # noqa: S311 - rows for a measurement
-
-    def piece(least: int, most: int) -> str:
-        begin = rng.randrange(len(text) - most)
-        return text[begin : begin + rng.randrange(least, most)].strip() or "x"
-
-    with path.open("w") as file:
-        for _ in range(size):
-            turns = [{"role": "user", "content": piece(40, 300)}, {"role": "assistant", "content": piece(100, 900)}]
-            file.write(json.dumps({"messages": turns}) + "\n")
 
 
 class Clock:
