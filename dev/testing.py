@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from dev import cluster, images
 from dev.cluster.kind import engine_answers
 from dev.cluster.programs import ensure_programs
 from dev.install import install, provide_model
-from dev.paths import REPO
+from dev.paths import CACHE, REPO
 from dev.steps import StepError, step
 
 E2E_NAMESPACE = "e2e"
@@ -89,16 +91,30 @@ ORDER = ("lint", "types", "unit", "integration", "e2e")
 def run_part(name: str) -> bool:
     """Prepare and run one part; whether all of it passed."""
     part = PARTS[name]
-    part.prepare()
-    tools = Path(sys.executable).parent  # the programs of .venv
-    environment = dict(os.environ)
-    if part.cluster:
-        environment["KUBECONFIG"] = str(cluster.kubeconfig())
-    print(f"==> {part.title}", flush=True)
-    return all(
-        subprocess.run([tools / command[0], *command[1:]], cwd=REPO, env=environment, check=False).returncode == 0
-        for command in part.commands
-    )
+    with alone() if part.cluster else nullcontext():
+        part.prepare()
+        tools = Path(sys.executable).parent  # the programs of .venv
+        environment = dict(os.environ)
+        if part.cluster:
+            environment["KUBECONFIG"] = str(cluster.kubeconfig())
+        print(f"==> {part.title}", flush=True)
+        return all(
+            subprocess.run([tools / command[0], *command[1:]], cwd=REPO, env=environment, check=False).returncode == 0
+            for command in part.commands
+        )
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One session of tests at a time on the cluster: two would delete each other's objects."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "e2e.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("==> wait for another session of tests on this cluster", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run_parts(names: Sequence[str]) -> int:

@@ -9,12 +9,13 @@ from pydantic import Field
 from largeforge.api.common import InferenceServiceRef, ObjectRef, PullSecret, SecretRef
 from largeforge.api.compute import TrainingCompute
 from largeforge.api.datasets import DataPolicy, DatasetSource, TrainDataset
-from largeforge.api.expert import Access, Defaults, Limits, Routing
+from largeforge.api.expert import Access, Defaults, Limits
 from largeforge.api.extraargs import ExtraArgs
 from largeforge.api.finetunejobstatus import FineTuneJobStatus
 from largeforge.api.meta import ObjectMeta
 from largeforge.api.model import LargeForgeName, Model, SubdomainName, rules
 from largeforge.api.names import API_VERSION
+from largeforge.api.routing import Routing
 from largeforge.api.training import (
     DEFAULT_GLOBAL_BATCH_SIZE,
     DEFAULT_LEARNING_RATE,
