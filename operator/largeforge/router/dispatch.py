@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from largeforge.router.admission import Connections, Quota, no_room
 from largeforge.router.choose import conversation
@@ -102,6 +102,10 @@ class Dispatcher:
         self.gates.use(table.routes)
         self.metrics.keep({*table.routes, *table.unready, *table.everything.disabled})
         self.metrics.table_changed(len(table.routes), snapshot_age_seconds=table.snapshot_age_seconds)
+
+    def generations(self) -> Mapping[str, int]:
+        """The `metadata.generation` of each Expert of the table of now."""
+        return self.table.generations if self.table is not None else {}
 
     # What the connections ask
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from largeforge.api.inferenceservice import InferenceService
-from largeforge.api.keys import engine_key
+from largeforge.api.keys import engine_key, report_token
 from largeforge.router import clients, table_file, tls
 from largeforge.router.clients import Clients, Fingerprint
 from largeforge.router.dispatch import Dispatcher
@@ -22,6 +22,7 @@ from largeforge.router.health import application
 from largeforge.router.load import Loads
 from largeforge.router.metrics import Metrics
 from largeforge.router.protocol import ClientConnection
+from largeforge.router.report import Reports
 from largeforge.router.settings import Settings
 from largeforge.router.table import EngineKey, RouteTable
 from largeforge.router.watch import TableWatch
@@ -63,17 +64,22 @@ def load_clients(settings: Settings) -> Clients:
     return found
 
 
-def load_engine_key(path: Path) -> EngineKey:
-    """What computes an engine's key from the namespace's."""
+def load_namespace_key(path: Path) -> bytes:
+    """The key from which those of the namespace's engines, and the report's token, are computed."""
     try:
         key = path.read_bytes()
     except OSError as error:
         raise StartError(f"the namespace key cannot be read: {error}; mount it or set its variable") from error
     if len(key) != NAMESPACE_KEY_BYTES:
         raise StartError(f"{path}: the namespace key must have {NAMESPACE_KEY_BYTES} bytes (got {len(key)})")
+    return key
+
+
+def engine_keys(namespace_key: bytes) -> EngineKey:
+    """What computes an engine's key from the namespace's."""
 
     def of_service(service: InferenceService) -> str:
-        return engine_key(key, service.metadata.uid)
+        return engine_key(namespace_key, service.metadata.uid)
 
     return of_service
 
@@ -107,6 +113,7 @@ async def serving(
     *,
     ready: Callable[[], str | None],
     certificate: tls.Certificate | None = None,
+    reports: Reports | None = None,
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Both ports open; yields the task that ends what lasts too long. At the end open requests are given their time."""
     loop = asyncio.get_running_loop()
@@ -114,7 +121,7 @@ async def serving(
     def connection() -> ClientConnection:
         return ClientConnection(dispatcher)
 
-    runner = web.AppRunner(application(dispatcher.metrics.registry(), ready=ready), access_log=None)
+    runner = web.AppRunner(application(dispatcher.metrics.registry(), ready=ready, reports=reports), access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, options.host, options.health_port).start()
@@ -194,8 +201,16 @@ async def run(settings: Settings, options: Options) -> None:
         return "no route table yet" if dispatcher.table is None else None
 
     async with contextlib.AsyncExitStack() as stack:
-        source = await _source(settings, options, publish, stack)
-        sweep = await stack.enter_async_context(serving(dispatcher, options, ready=ready, certificate=certificate))
+        if options.table is not None:
+            publish(await asyncio.to_thread(table_file.load, options.table))
+            source = reports = None
+        else:
+            namespace_key = await asyncio.to_thread(load_namespace_key, settings.namespace_key_file)
+            reports = Reports(report_token(namespace_key), dispatcher.generations)
+            source = await _cluster(settings, namespace_key, publish, stack)
+        sweep = await stack.enter_async_context(
+            serving(dispatcher, options, ready=ready, certificate=certificate, reports=reports)
+        )
         background = [asyncio.create_task(follow_clients(dispatcher, seen))]
         if certificate is not None:
             background.append(asyncio.create_task(tls.follow(certificate)))
@@ -217,18 +232,18 @@ async def run(settings: Settings, options: Options) -> None:
     log.info("stopped")
 
 
-async def _source(
-    settings: Settings, options: Options, publish: Callable[[RouteTable], None], stack: contextlib.AsyncExitStack
-) -> TableWatch | None:
-    if options.table is not None:
-        publish(await asyncio.to_thread(table_file.load, options.table))
-        return None
+async def _cluster(
+    settings: Settings, namespace_key: bytes, publish: Callable[[RouteTable], None], stack: contextlib.AsyncExitStack
+) -> TableWatch:
     from largeforge.kube.client import connect  # its libraries take a second to load, which a file does not need
 
-    key = await asyncio.to_thread(load_engine_key, settings.namespace_key_file)
     cluster = await stack.enter_async_context(connect(user_agent="largeforge-router"))
     return TableWatch(
-        cluster, settings.namespace, engine_key=key, publish=publish, snapshot_file=settings.snapshot_file
+        cluster,
+        settings.namespace,
+        engine_key=engine_keys(namespace_key),
+        publish=publish,
+        snapshot_file=settings.snapshot_file,
     )
 
 

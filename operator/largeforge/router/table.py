@@ -92,6 +92,8 @@ class RouteTable:
     """What a client sees that no Expert's `access` names."""
     by_client: Mapping[str, View] = field(default_factory=dict)
     """What those see that one names; clients with the same rights share a view."""
+    generations: Mapping[str, int] = field(default_factory=dict)
+    """The `metadata.generation` of each Expert that holds its name, ready or not."""
     snapshot_age_seconds: float | None = field(default=None, compare=False)
     """How old the snapshot was that this comes from; None where it comes from the objects themselves."""
 
@@ -186,6 +188,7 @@ def _table(found: _Found) -> RouteTable:
             client: view(frozenset(name for name, allowed in closed.items() if client not in allowed))
             for client in named
         },
+        generations={expert.metadata.name: expert.metadata.generation for expert in found.experts},
     )
 
 

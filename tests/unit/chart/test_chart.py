@@ -16,6 +16,7 @@ import yaml
 from dev import chart
 from dev.paths import REPO
 from largeforge.api import crds
+from largeforge.api.names import ROUTER_LABEL
 from largeforge.controllers import settings as operator_settings
 from largeforge.controllers.progressserver import PATH
 from largeforge.router import settings as router_settings
@@ -241,8 +242,19 @@ def test_each_namespace_has_a_router_of_its_own() -> None:
         assert [o["metadata"]["namespace"] for o in named] == ["sales", "support"], kind
 
 
+def test_the_operator_finds_the_report_of_each_namespaces_router_by_its_label() -> None:
+    found = [o for o in of_set("teams") if ROUTER_LABEL in o["metadata"].get("labels", {})]
+    assert [(o["kind"], o["metadata"]["namespace"]) for o in found] == [("Service", "sales"), ("Service", "support")]
+    pod = dict(pods(of_set("teams")))["Deployment largeforge-router"]
+    (port,) = found[0]["spec"]["ports"]
+    assert port["targetPort"] in {each["name"] for each in pod["containers"][0]["ports"]}
+    assert found[0]["spec"]["selector"] == one(of_set("default"), "Service", "largeforge-router")["spec"]["selector"]
+
+
 def test_without_routers_nothing_of_them_is_made() -> None:
-    assert not [o for o in of_set("operator-only") if "router" in o["metadata"]["name"]]
+    for made in of_set("operator-only"):
+        assert made["metadata"]["labels"].get("app.kubernetes.io/component") != "router"
+        assert "router" not in made["metadata"]["name"]
 
 
 def test_the_master_key_is_mounted_by_the_operator_and_the_hook_alone() -> None:

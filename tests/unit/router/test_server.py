@@ -14,7 +14,7 @@ import pytest
 
 from largeforge.api.keys import engine_key
 from largeforge.router import snapshot
-from largeforge.router.server import Options, StartError, load_engine_key, serving
+from largeforge.router.server import Options, StartError, engine_keys, load_namespace_key, serving
 from largeforge.router.settings import Settings, SettingsError
 from largeforge.router.snapshot import Objects
 from tests.unit.router.lab import CHAT, CHAT_STREAM, KEY, LAST, STREAM, Lab, Raw, Received, chunk, event, get, post
@@ -40,12 +40,12 @@ def test_a_wrong_setting_is_named():
 def test_engine_keys_come_from_the_namespaces_key(tmp_path: Path):
     path = tmp_path / "key"
     path.write_bytes(b"k" * 32)
-    assert load_engine_key(path)(service()) == engine_key(b"k" * 32, "uid-smol")
+    assert engine_keys(load_namespace_key(path))(service()) == engine_key(b"k" * 32, "uid-smol")
     path.write_bytes(b"short")
     with pytest.raises(StartError, match="must have 32 bytes"):
-        load_engine_key(path)
+        load_namespace_key(path)
     with pytest.raises(StartError, match="cannot be read"):
-        load_engine_key(tmp_path / "none")
+        load_namespace_key(tmp_path / "none")
 
 
 async def held(received: Received):
