@@ -60,6 +60,12 @@ IMAGES: dict[str, Image] = {
             gigabytes=5.5,
         ),
         Image(name="engine-cpu", inputs=_with_lock("engine-cpu", "images/torch/requirements.lock"), gigabytes=1.6),
+        Image(
+            name="quantizer",
+            inputs=_with_lock("quantizer", "images/torch/requirements.lock"),
+            carries_package=True,
+            gigabytes=0.6,
+        ),
         Image(name="operator", inputs=_with_lock("operator"), carries_package=True, gigabytes=0.2),
         Image(name="router", inputs=_with_lock("router"), carries_package=True, gigabytes=0.2),
         Image(

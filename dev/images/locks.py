@@ -40,7 +40,7 @@ def arguments(name: str) -> list[str]:
         # Other Pythons and systems get their own lines in it.
         return ["--universal", *extras, "pyproject.toml", "dev/requirements.in", "-o", "dev/requirements.lock"]
     folder = f"images/{name}"
-    below = {"trainer": TORCH, "engine-cpu": TORCH, "demo-model": "trainer"}.get(name)
+    below = {"trainer": TORCH, "engine-cpu": TORCH, "quantizer": TORCH, "demo-model": "trainer"}.get(name)
     inputs = {
         TORCH: [f"{folder}/requirements.in"],
         "engine-cpu": [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],

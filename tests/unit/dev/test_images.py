@@ -18,7 +18,7 @@ from dev.steps import StepError
 
 DOCKERFILES = sorted((REPO / "images").glob("*/Dockerfile"))
 LOCKS = [REPO / "dev/requirements.lock", *sorted((REPO / "images").glob("*/requirements.lock"))]
-WITH_PACKAGE = {"operator", "router", "trainer"}
+WITH_PACKAGE = {"operator", "quantizer", "router", "trainer"}
 
 
 def name(path: Path) -> str:
@@ -93,14 +93,16 @@ def test_locks_are_installed_with_hashes_only() -> None:
         assert option in script
 
 
-def test_trainer_and_engine_share_the_layer_of_torch() -> None:
+@pytest.mark.parametrize("image", ["engine-cpu", "quantizer"])
+def test_one_layer_of_torch_serves_all(image: str) -> None:
+    mark = "# end of the shared lines"
     first, second = (
-        (REPO / f"images/{image}/Dockerfile").read_text().partition("# end of the shared lines\n")
-        for image in ("trainer", "engine-cpu")
+        (REPO / f"images/{name}/Dockerfile").read_text().partition("\n")[2].partition(mark)
+        for name in ("trainer", image)
     )
     assert first[0] == second[0]
     assert "torch.lock" in first[0]
-    assert first[1]
+    assert first[1] == second[1] == mark
 
 
 def test_the_demo_model_is_converted_on_the_layers_of_the_trainer() -> None:
@@ -127,7 +129,7 @@ def versions(image: str) -> dict[str, str]:
     return dict(line.split()[0].split("==") for line in lines if "==" in line)
 
 
-@pytest.mark.parametrize(("image", "below"), [("trainer", "torch"), ("engine-cpu", "torch"), ("demo-model", "trainer")])
+@pytest.mark.parametrize(("image", "below"), [("trainer", "torch"), ("engine-cpu", "torch"), ("quantizer", "torch"), ("demo-model", "trainer")])
 def test_a_lock_agrees_with_the_one_below_it(image: str, below: str) -> None:
     upper, lower = versions(image), versions(below)
     assert {package: upper[package] for package in upper.keys() & lower.keys()} == {
@@ -161,7 +163,7 @@ class TestTags:
             ("images/engine-cpu/Dockerfile", {"engine-cpu"}),
             ("images/demo-model/convert.py", {"demo-model"}),
             ("images/trainer/requirements.lock", {"trainer", "demo-model"}),
-            ("images/torch/requirements.lock", {"trainer", "engine-cpu", "demo-model"}),
+            ("images/torch/requirements.lock", {"trainer", "engine-cpu", "quantizer", "demo-model"}),
             ("images/base/packages.txt", {"base", *catalog.IMAGES}),
             ("images/install-lock", set(catalog.IMAGES)),
         ],
