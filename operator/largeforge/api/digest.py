@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from largeforge.api.canonical import sha256_of
 from largeforge.api.finetunejob import FineTuneJobSpec
 from largeforge.api.training import (
     ALL_LINEAR,
@@ -38,7 +37,7 @@ def run_digest(spec: FineTuneJobSpec) -> str:
 
     Defaults are left out so that a new field, or an API server that fills one in, starts no run.
     """
-    return _sha256(_deciding(spec))
+    return sha256_of(_deciding(spec))
 
 
 def field_digests(spec: FineTuneJobSpec) -> dict[str, str]:
@@ -50,7 +49,7 @@ def field_digests(spec: FineTuneJobSpec) -> dict[str, str]:
     for name, value in _deciding(spec).items():
         parts = value if isinstance(value, dict) and name != "extraArgs" else None
         for path, part in {f"{name}.{k}": v for k, v in parts.items()}.items() if parts else [(name, value)]:
-            found[path] = _sha256(part)[:8]
+            found[path] = sha256_of(part)[:8]
     return found
 
 
@@ -94,8 +93,3 @@ def _leave_out_written_defaults(chosen: dict[str, Any], spec: FineTuneJobSpec) -
     for part, name, default in defaults:
         if part.get(name) == default:
             del part[name]
-
-
-def _sha256(value: Any) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()

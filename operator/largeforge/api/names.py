@@ -103,6 +103,21 @@ class Reason:
     NODE_LOST = "NodeLost"
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason
 
+    # An artifact is looked at, copied or removed
+    INSPECTING = "Inspecting"
+    DELIVERING = "Delivering"
+    REMOVING = "Removing"
+    ARTIFACT_NOT_FOUND = "ArtifactNotFound"
+    NOT_A_MODEL = "NotAModel"
+    NOT_AN_ADAPTER = "NotAnAdapter"
+    PICKLED_WEIGHTS = "PickledWeights"
+    WEIGHTS_DAMAGED = "WeightsDamaged"
+    SYMLINK_REFUSED = "SymlinkRefused"
+    FOLDER_TOO_DEEP = "FolderTooDeep"
+    NOT_READABLE = "NotReadable"
+    DIGEST_DIFFERS = "DigestDiffers"
+    JOB_FAILED = "JobFailed"
+
     # Storage
     CLAIM_NOT_FOUND = "ClaimNotFound"
     CLAIM_LOST = "ClaimLost"

@@ -13,10 +13,11 @@ from pydantic import Field
 
 from largeforge.api.common import ErrorDetail, Metric
 from largeforge.api.finetunejobstatus import ArtifactRecord
+from largeforge.api.messages import fitted
 from largeforge.api.model import StrictModel
 from largeforge.api.quantizejob import Method, QuantizeEngine
 from largeforge.api.quantizejobstatus import CalibrationRecord, EvaluationRecord, SourceRecord
-from largeforge.api.run import TERMINATION_MESSAGE_LIMIT, AdapterSource, ModelSource, RowSource
+from largeforge.api.run import AdapterSource, ModelSource, RowSource
 
 Stage = Literal["Preflight", "Quantize", "Evaluate"]
 
@@ -168,15 +169,7 @@ class QuantizeResult(StrictModel):
 
     def message(self) -> str:
         """The JSON for the termination message, without what status can do without where it would not fit."""
-        result = self
-        while (
-            len(text := result.model_dump_json(by_alias=True, exclude_none=True).encode()) > TERMINATION_MESSAGE_LIMIT
-        ):
-            shorter = _shorter(result)
-            if shorter is None:
-                raise ValueError(f"a result of {len(text)} bytes does not fit the termination message")
-            result = shorter
-        return text.decode()
+        return fitted(self, _shorter)
 
 
 def _shorter(result: QuantizeResult) -> QuantizeResult | None:

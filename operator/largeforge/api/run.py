@@ -9,10 +9,9 @@ from pydantic import Field
 from largeforge.api.common import ErrorDetail, Metric
 from largeforge.api.datasets import DataPolicy, DatasetFormat
 from largeforge.api.finetunejobstatus import ArtifactRecord, CheckpointRecord, DatasetSummary, RunFacts
+from largeforge.api.messages import fitted
 from largeforge.api.model import StrictModel
 
-TERMINATION_MESSAGE_LIMIT = 4096
-"""Bytes that the kubelet keeps of `/dev/termination-log`."""
 MAIN_METRICS = frozenset({"train_loss", "eval_loss_before", "eval_loss", "perplexity"})
 """What a gate judges and a person looks for first: it stays in a message that has to be shortened."""
 RESULT_FILE = "result.json"
@@ -233,15 +232,7 @@ class RunResult(StrictModel):
 
         `_shorter` says what goes first; the file keeps all of it.
         """
-        result = self
-        while (
-            len(text := result.model_dump_json(by_alias=True, exclude_none=True).encode()) > TERMINATION_MESSAGE_LIMIT
-        ):
-            shorter = _shorter(result)
-            if shorter is None:
-                raise ValueError(f"a result of {len(text)} bytes does not fit the termination message")
-            result = shorter
-        return text.decode()
+        return fitted(self, _shorter)
 
 
 def _shorter(result: RunResult) -> RunResult | None:

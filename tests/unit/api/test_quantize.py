@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from largeforge.api.common import ErrorDetail, Metric
+from largeforge.api.messages import TERMINATION_MESSAGE_LIMIT
 from largeforge.api.quantize import PreparedRecord, QuantizeConfig, QuantizeResult
 from largeforge.api.quantizejobstatus import CalibrationRecord, SourceRecord
-from largeforge.api.run import TERMINATION_MESSAGE_LIMIT
 
 METHOD = {
     "field": "spec.methods[0]",

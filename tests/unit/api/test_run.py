@@ -16,7 +16,8 @@ from largeforge.api.finetunejobstatus import (
     RunFacts,
     TokenLogprob,
 )
-from largeforge.api.run import MAIN_METRICS, TERMINATION_MESSAGE_LIMIT, ResolvedSources, RunConfig, RunResult
+from largeforge.api.messages import TERMINATION_MESSAGE_LIMIT
+from largeforge.api.run import MAIN_METRICS, ResolvedSources, RunConfig, RunResult
 
 EXTRA = [Metric(name=f"metric{number}", value="1" * 60) for number in range(60)]
 MAIN = [Metric(name=name, value="1.5") for name in sorted(MAIN_METRICS)]

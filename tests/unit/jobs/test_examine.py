@@ -5,7 +5,8 @@ import json
 import pytest
 
 from largeforge.api.finetunejobstatus import DatasetSummary
-from largeforge.api.run import TERMINATION_MESSAGE_LIMIT, RunResult
+from largeforge.api.messages import TERMINATION_MESSAGE_LIMIT
+from largeforge.api.run import RunResult
 from largeforge.jobs import datareport, policy, rows, sources
 from largeforge.jobs.errors import DatasetInvalidError
 from largeforge.jobs.examine import REPORTED_PROBLEMS, Examiner

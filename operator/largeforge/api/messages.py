@@ -1,0 +1,23 @@
+"""Results as termination messages: the kubelet keeps so many bytes of them, and what is cut is no JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from largeforge.api.model import Model
+
+TERMINATION_MESSAGE_LIMIT = 4096
+"""Bytes that the kubelet keeps of `/dev/termination-log`."""
+
+M = TypeVar("M", bound=Model)
+
+
+def fitted(result: M, shorter: Callable[[M], M | None]) -> str:
+    """The JSON of *result*, after as many steps of *shorter* as it takes to fit."""
+    while len(text := result.model_dump_json(by_alias=True, exclude_none=True).encode()) > TERMINATION_MESSAGE_LIMIT:
+        less = shorter(result)
+        if less is None:
+            raise ValueError(f"a result of {len(text)} bytes does not fit the termination message")
+        result = less
+    return text.decode()
