@@ -7,6 +7,7 @@ import json
 import logging
 import random
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import aiohttp
@@ -92,7 +93,7 @@ async def _changes(
     request = replace(request, query={**request.query, **asked})
     timeout = aiohttp.ClientTimeout(total=WATCH_SECONDS + 10, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
     try:
-        async with await transport.send(request, timeout) as response:
+        async with await transport.send(request, timeout) as response, _aborted(response):
             if response.status >= 400:
                 raise error(response.status, await response.read())
             async for line in response.content:
@@ -104,6 +105,17 @@ async def _changes(
         raise Silence(f"silent for {SILENCE_SECONDS:.0f} s") from exc
     except (aiohttp.ClientError, OSError, ValueError) as exc:
         raise ClusterError(f"cut off: {exc}") from exc
+
+
+@asynccontextmanager
+async def _aborted(response: aiohttp.ClientResponse) -> AsyncIterator[None]:
+    """Cut the connection at the end: one that is left in the middle of an answer would linger for TLS's goodbye."""
+    try:
+        yield
+    finally:
+        connection = response.connection  # None once the answer has been read to its end
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
 
 
 def relisted(known: dict[Identity, Manifest], items: list[Manifest]) -> list[WatchEvent]:
