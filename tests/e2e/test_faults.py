@@ -42,12 +42,13 @@ def test_a_run_whose_operator_is_killed_every_few_seconds_ends_as_one_that_was_l
     job = copy.deepcopy(yaml.safe_load((demo.EXAMPLE / "finetunejob.yaml").read_text()))
     job["metadata"]["name"] = "killed-operator"
     job["spec"]["training"] |= {"maxSteps": 4, "seed": 7}
-    del job["spec"]["publish"]
+    del job["spec"]["publish"], job["spec"]["gate"]
     demo.apply_data(namespace)
     apply(job, namespace=namespace)
     with operator_killed_again_and_again(), suppress(StepError):  # it may not get far while it is being killed
         training.watch("killed-operator", namespace=namespace, seconds=60)
     done = training.watch("killed-operator", namespace=namespace, seconds=300)
     assert (done["status"]["run"]["number"], done["status"]["run"]["attempt"]) == (1, 1)
-    assert len(items("jobs", namespace=namespace, selector="largeforge.ai/finetunejob=killed-operator")) == 1
+    jobs = items("jobs", namespace=namespace, selector="largeforge.ai/finetunejob=killed-operator")
+    assert sorted(j["metadata"]["name"] for j in jobs) == ["killed-operator-r1-a1", "killed-operator-r1-p1"]
     kubectl("delete", "finetunejob", "killed-operator", "--timeout=30s", namespace=namespace)
