@@ -28,8 +28,10 @@ class InspectConfig(StrictModel):
     """What it has to be."""
     source: ModelSource
     """Where it lies. A model of the hub is downloaded where there is a cache; else its headers alone are read."""
+    cache_uri: str | None = None
+    """Where a model of the hub is downloaded to."""
     cache_path: str | None = None
-    """The hub's cache in the container (writable)."""
+    """The same in the container (writable)."""
 
     @property
     def request(self) -> str:

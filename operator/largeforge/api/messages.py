@@ -1,4 +1,4 @@
-"""Results as termination messages: the kubelet keeps so many bytes of them, and what is cut is no JSON."""
+"""How Jobs are asked and answer: an environment variable in, a termination message out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TypeVar
 from largeforge.api.model import Model
 
 TERMINATION_MESSAGE_LIMIT = 4096
-"""Bytes that the kubelet keeps of `/dev/termination-log`."""
+"""Bytes that the kubelet keeps of `/dev/termination-log`; a message that is cut is no JSON."""
+QUESTION = "LARGEFORGE_QUESTION"
+"""The environment variable with an `InspectConfig` or a `DeliverConfig` as JSON. No secret is in it."""
 
 M = TypeVar("M", bound=Model)
 

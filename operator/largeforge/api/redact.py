@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 TEXT_LIMIT = 1024
 
@@ -35,3 +36,12 @@ def redact(text: str, *, limit: int = TEXT_LIMIT) -> str:
         text = pattern.sub(replacement, text)
     text = _UNPRINTABLE.sub(" ", text).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def redacted(value: Any, *, limit: int = TEXT_LIMIT) -> Any:
+    """*value* of JSON with each text redacted; how many there are is for its model to bound."""
+    if isinstance(value, str):
+        return redact(value, limit=limit)
+    if isinstance(value, list):
+        return [redacted(item, limit=limit) for item in value]
+    return {key: redacted(item, limit=limit) for key, item in value.items()} if isinstance(value, dict) else value

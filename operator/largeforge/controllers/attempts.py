@@ -7,14 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
 from largeforge.api.common import ErrorDetail
 from largeforge.api.finetunejobstatus import RunRecord
 from largeforge.api.names import ExitCode, Reason
-from largeforge.api.redact import redact
+from largeforge.api.redact import redact, redacted
 from largeforge.api.run import RunResult
 from largeforge.api.uri import parse_pvc
 from largeforge.controllers.podstate import Problem, disruption, over_its_limits, termination
@@ -157,19 +157,10 @@ def _result(pods: Sequence[Manifest]) -> RunResult | None:
         if ended is None or not ended[1]:
             continue
         try:
-            return RunResult.model_validate(_redacted(json.loads(ended[1])))
+            return RunResult.model_validate(redacted(json.loads(ended[1]), limit=MESSAGE_LIMIT))
         except (ValidationError, ValueError, RecursionError):
             continue
     return None
-
-
-def _redacted(value: Any) -> Any:
-    """*value* of JSON with each text redacted; their lengths are the models' to bound."""
-    if isinstance(value, str):
-        return redact(value, limit=MESSAGE_LIMIT)
-    if isinstance(value, list):
-        return [_redacted(item) for item in value]
-    return {key: _redacted(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _stated(result: RunResult | None) -> ErrorDetail | None:

@@ -27,6 +27,11 @@ def preflight_config_name(job: str, run: int) -> str:
     return f"{job}-r{run}-preflight"
 
 
+def errand_name(parent: str, purpose: str, request: str) -> str:
+    """The Job that asks *request* (a digest) for *parent*: asking again finds it, asking something else is another."""
+    return f"{parent}-{purpose}-{request[:8]}"
+
+
 def engine_name(service: str) -> str:
     """The Deployment and the Service of an InferenceService."""
     return f"{service}-engine"

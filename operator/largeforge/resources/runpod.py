@@ -70,7 +70,7 @@ def run_job(job: FineTuneJob, run: RunRecord, parts: Parts, *, installation: Ins
         "image": spec.image or installation.image,
         "imagePullPolicy": installation.pull_policy,
         "command": list(parts.command),
-        "env": overlay_env([*parts.env, *_common_env(installation), *hub_tokens(job, run)], template),
+        "env": overlay_env([*parts.env, *common_env(installation), *hub_tokens(job, run)], template),
         "resources": parts.resources,
         "securityContext": container_security(read_only_root=parts.read_only_root),
         "terminationMessagePath": TERMINATION_LOG,
@@ -149,7 +149,8 @@ def secret_variable(name: str, secret: SecretRef) -> Manifest:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
 
 
-def _common_env(installation: Installation) -> list[Manifest]:
+def common_env(installation: Installation) -> list[Manifest]:
+    """The variables of every pod of the trainer's image."""
     variables = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1"}  # noqa: S108 - an emptyDir of this pod alone
     if installation.hub_endpoint:
         variables["HF_ENDPOINT"] = installation.hub_endpoint

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from largeforge.api.redact import redact
+from largeforge.api.redact import redact, redacted
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,9 @@ def test_a_long_text_takes_no_longer_than_a_short_one():
     for text in ("x" * 100_000, "x-" * 50_000, "token" * 20_000, "a://" * 30_000, "eyJ-" * 30_000):
         redact(text)
     assert time.perf_counter() - begun < 1
+
+
+def test_each_text_of_a_value_of_json_is_redacted_and_its_shape_stays():
+    value = {"a": ["token=abcdef", 1, None, {"b": True}]}
+    assert redacted(value) == {"a": ["token=***", 1, None, {"b": True}]}
+    assert redacted(["x" * 20], limit=5) == ["xxxx…"]
