@@ -1,0 +1,107 @@
+"""What is learnt from the experts' examples: which of them a text is like.
+
+Two heads, both kernel ridge (`ridge`): the cheap one sees terms alone, the full one terms and the embedding of the
+text. The cheap one decides where its lead is clear; so most texts are never embedded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from largeforge.router.ridge import Calibration
+from largeforge.router.terms import Floats, Indices, Vocabulary
+
+FEW = 8
+"""Below so many examples an expert, terms are noise beside an embedding, and no lead is clear."""
+TERMS_SHARE = 0.5
+"""Of the terms' kernel beside that of the embeddings."""
+NEAREST_SHARE = 0.5
+"""What the nearest example of an expert adds to its score: the better confidence for what fits no expert."""
+Embed = Callable[[Sequence[str]], Floats]
+"""One row of length one for each canonical text. A text's row does not depend on the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one expert says of the texts that it wants."""
+
+    expert: str
+    examples: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cheap:
+    """The head that sees terms alone."""
+
+    words: Vocabulary
+    weights: Floats
+    """A row for each term, a column for each expert."""
+    worth: Calibration
+
+    def raw(self, blocks: Sequence[str]) -> Floats:
+        """The score of each expert: that of the block that speaks most for it."""
+        found: Floats = np.max([weighted(self.words.vector(block), self.weights) for block in blocks], axis=0)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Full:
+    """The head that sees embeddings too."""
+
+    words: Vocabulary
+    weights: Floats
+    """As the cheap head's; without rows where terms do not count."""
+    rows: Floats
+    """Embeddings: those of each expert's examples together, behind them those that belong to nobody."""
+    duals: Floats
+    """What each row says of each expert."""
+    starts: Indices
+    """Where each expert's rows begin, and where the last one's end."""
+    worth: Calibration
+
+    def raw(self, blocks: Sequence[str], embeddings: Sequence[Floats]) -> Floats:
+        """The score of each expert: that of the block that speaks most for it."""
+        found: Floats = np.max([self._of(*block) for block in zip(blocks, embeddings, strict=True)], axis=0)
+        return found
+
+    def _of(self, block: str, embedding: Floats) -> Floats:
+        cosines = self.rows @ embedding
+        nearest = np.maximum.reduceat(cosines[: self.starts[-1]], self.starts[:-1])
+        score = radial(cosines) @ self.duals + NEAREST_SHARE * nearest
+        if len(self.weights):
+            score += weighted(self.words.vector(block), self.weights)
+        return score.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """What was learnt of all experts with examples; plain arrays, so that it is handed over and swapped in whole."""
+
+    experts: tuple[str, ...]
+    """By name; each is a column of the heads."""
+    cheap: Cheap
+    full: Full | None
+    """None without an embedding model."""
+    few: bool
+    """Whether an expert has fewer than `FEW` examples."""
+    taken_by: Indices
+    """For each example, in the order of the experts, whose it would be if it had been left out."""
+
+
+def weighted(vector: tuple[Indices, Floats], weights: Floats) -> Floats:
+    """The sum of the rows of *weights* that the terms of a text have."""
+    at, values = vector
+    found: Floats = values @ weights[at]
+    return found
+
+
+def radial(cosines: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The kernel of embeddings: 1 for equal ones."""
+    found: npt.NDArray[Any] = np.exp(2 * (cosines - 1))
+    return found
