@@ -15,8 +15,8 @@ from largeforge.controllers.finetunejobstatus import Speaker
 from largeforge.controllers.plan import Event, Plan, event_manifest, execute, split_status, with_status
 from largeforge.kube.client import connect
 from largeforge.kube.cluster import CONFIGMAPS, EVENTS, EXPERTS, FINETUNEJOBS, JOBS, Conflict, Invalid
+from largeforge.resources.attemptpod import Installation
 from largeforge.resources.publishing import missing_of, published_expert
-from largeforge.resources.runpod import Installation
 from largeforge.resources.training import run_config_map, training_job
 from tests.unit.training import PUBLISH, finetunejob, manifest
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from largeforge.api.common import SecretRef
 from largeforge.api.meta import ObjectMeta
 from largeforge.api.uri import parse_pvc
+from largeforge.resources.attemptpod import Installation
 from largeforge.resources.deliver import Delivery, Removal
 from largeforge.resources.errand import CONTAINER, Parent
 from largeforge.resources.inspect import Subject
-from largeforge.resources.runpod import Installation
 
 HERE = Installation(
     image="trainer:1",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from largeforge.api.canonical import sha256_of
@@ -45,9 +45,14 @@ def field_digests(spec: FineTuneJobSpec) -> dict[str, str]:
 
     Objects are told apart by their fields (`training.maxSteps`), lists and `extraArgs` are one field each.
     """
+    return digests_by_path(_deciding(spec), whole={"extraArgs"})
+
+
+def digests_by_path(deciding: Mapping[str, Any], *, whole: Container[str] = ()) -> dict[str, str]:
+    """The same of any deciding fields; objects named in *whole* are one field each."""
     found: dict[str, str] = {}
-    for name, value in _deciding(spec).items():
-        parts = value if isinstance(value, dict) and name != "extraArgs" else None
+    for name, value in deciding.items():
+        parts = value if isinstance(value, dict) and name not in whole else None
         for path, part in {f"{name}.{k}": v for k, v in parts.items()}.items() if parts else [(name, value)]:
             found[path] = sha256_of(part)[:8]
     return found

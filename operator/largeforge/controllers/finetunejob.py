@@ -28,8 +28,8 @@ from largeforge.controllers.settling import NAME_SECONDS, settle
 from largeforge.controllers.situation import Situation
 from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import FINETUNEJOBS, Invalid
+from largeforge.resources.attemptpod import Installation
 from largeforge.resources.progress import ProgressTarget
-from largeforge.resources.runpod import Installation
 
 CALM = frozenset(
     {

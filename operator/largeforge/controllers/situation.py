@@ -13,9 +13,9 @@ from largeforge.controllers.finetunejobstatus import Speaker
 from largeforge.controllers.observation import Observed
 from largeforge.controllers.podstate import Problem
 from largeforge.kube.cluster import Manifest
+from largeforge.resources.attemptpod import Installation
 from largeforge.resources.names import preflight_job_name, training_job_name
 from largeforge.resources.progress import ProgressTarget
-from largeforge.resources.runpod import Installation
 
 
 @dataclass(frozen=True, slots=True)

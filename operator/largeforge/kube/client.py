@@ -19,6 +19,7 @@ from largeforge.kube.cluster import (
     FINETUNEJOBS,
     INFERENCESERVICES,
     JOBS,
+    QUANTIZEJOBS,
     SECRETS,
     SERVICES,
     Conflict,
@@ -32,6 +33,7 @@ from largeforge.resources.owner import controller_uid
 
 WRITTEN = {
     "FineTuneJob": FINETUNEJOBS,
+    "QuantizeJob": QUANTIZEJOBS,
     "InferenceService": INFERENCESERVICES,
     "Expert": EXPERTS,
     "Job": JOBS,

@@ -37,6 +37,7 @@ class Resource:
 
 
 FINETUNEJOBS = Resource("largeforge.ai/v1alpha1", "finetunejobs")
+QUANTIZEJOBS = Resource("largeforge.ai/v1alpha1", "quantizejobs")
 INFERENCESERVICES = Resource("largeforge.ai/v1alpha1", "inferenceservices")
 EXPERTS = Resource("largeforge.ai/v1alpha1", "experts")
 JOBS = Resource("batch/v1", "jobs")

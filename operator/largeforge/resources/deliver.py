@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from largeforge.api.deliver import DeliverConfig
 from largeforge.api.uri import PvcUri
+from largeforge.resources.attemptpod import Installation
 from largeforge.resources.errand import SOURCE_PATH, TARGET_PATH, Errand, Parent, errand_job
 from largeforge.resources.pods import ClaimMount, Manifest
-from largeforge.resources.runpod import Installation
 
 
 @dataclass(frozen=True, slots=True)

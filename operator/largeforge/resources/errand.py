@@ -15,11 +15,11 @@ from largeforge.api.messages import QUESTION
 from largeforge.api.meta import ObjectMeta
 from largeforge.api.names import API_VERSION, EXPERT_LABEL, INFERENCESERVICE_LABEL, ExitCode
 from largeforge.api.run import TERMINATION_LOG
+from largeforge.resources.attemptpod import Installation, common_env
 from largeforge.resources.labels import common_labels
 from largeforge.resources.names import errand_name
 from largeforge.resources.owner import owner_reference
 from largeforge.resources.pods import ClaimMount, Manifest, claim_volumes, container_security, pod_security
-from largeforge.resources.runpod import Installation, common_env
 
 CONTAINER = "errand"
 SOURCE_PATH = "/mnt/source"

@@ -10,10 +10,10 @@ from largeforge.api.common import SecretRef
 from largeforge.api.inspect import InspectConfig
 from largeforge.api.run import ModelSource
 from largeforge.api.uri import HfUri, PvcUri, parse, parse_pvc
+from largeforge.resources.attemptpod import Installation, secret_variable
 from largeforge.resources.errand import CACHE_PATH, SOURCE_PATH, Errand, Parent, errand_job
 from largeforge.resources.pods import ClaimMount, Manifest
 from largeforge.resources.runconfig import hub_token_variable
-from largeforge.resources.runpod import Installation, secret_variable
 
 
 @dataclass(frozen=True, slots=True)

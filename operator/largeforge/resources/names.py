@@ -32,6 +32,22 @@ def errand_name(parent: str, purpose: str, request: str) -> str:
     return f"{parent}-{purpose}-{request[:8]}"
 
 
+def quantize_step(stage: str, method: int | None) -> str:
+    """A step of a QuantizeJob's run: `p`, `e0` (the source), then `m1`, `e1` and so on for the methods in order."""
+    number = 0 if method is None else method + 1
+    return {"Preflight": "p", "Quantize": f"m{number}", "Evaluate": f"e{number}"}[stage]
+
+
+def quantize_job_name(job: str, run: int, step: str, attempt: int) -> str:
+    """The Job of an attempt of a step; `q`, since a FineTuneJob of the same name may be there too."""
+    return f"{job}-q{run}-{step}-a{attempt}"
+
+
+def quantize_config_name(job: str, run: int, step: str) -> str:
+    """The ConfigMap of a step, shared by its attempts."""
+    return f"{job}-q{run}-{step}"
+
+
 def engine_name(service: str) -> str:
     """The Deployment and the Service of an InferenceService."""
     return f"{service}-engine"

@@ -7,11 +7,12 @@ from collections.abc import Container
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.finetunejobstatus import RunRecord
 from largeforge.api.uri import parse_pvc
+from largeforge.resources.attemptpod import Installation
 from largeforge.resources.names import preflight_config_name
 from largeforge.resources.pods import Manifest, overlay_spec, overlay_volumes
 from largeforge.resources.quantity import quantity
 from largeforge.resources.runconfig import config_data, config_map, run_config
-from largeforge.resources.runpod import Installation, Parts, run_job, training_resources
+from largeforge.resources.runpod import Parts, run_job, training_resources
 from largeforge.resources.runstorage import CACHE_PATH, input_claims, needed_claims, run_volumes, uses_hub
 
 GRACE_SECONDS = 30

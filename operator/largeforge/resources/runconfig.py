@@ -49,7 +49,7 @@ def run_config(job: FineTuneJob, run: RunRecord, *, cached: bool) -> RunConfig:
     """The configuration; *cached* says whether the pod has the hub's cache mounted and may rely on it."""
     spec = job.spec
     base, checkpoint = base_of(run), spec.checkpoint
-    rows = _rows(row_sources(job), run.dataset_commits)
+    rows = row_settings(row_sources(job), run.dataset_commits)
     return RunConfig(
         namespace=job.metadata.namespace,
         job=job.metadata.name,
@@ -134,7 +134,8 @@ def _model(job: FineTuneJob, run: RunRecord) -> ModelSource:
     )
 
 
-def _rows(sources: Sequence[Rows], commits: Sequence[str]) -> list[RowSource]:
+def row_settings(sources: Sequence[Rows], commits: Sequence[str] = ()) -> list[RowSource]:
+    """What a pod is told of each data set; *commits* are those that preflight found."""
     found = []
     for i, rows in enumerate(sources):
         source, hub = rows.source, isinstance(rows.uri, HfUri)

@@ -8,37 +8,24 @@ from dataclasses import dataclass
 from largeforge.api.common import SecretRef
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.finetunejobstatus import RunRecord
-from largeforge.api.names import API_VERSION, ATTEMPT_LABEL, ExitCode
+from largeforge.api.names import API_VERSION, ATTEMPT_LABEL
 from largeforge.api.run import CONFIG_DIR, TERMINATION_LOG
 from largeforge.api.uri import HfUri, parse
-from largeforge.resources.owner import owner_reference
-from largeforge.resources.pods import (
-    Manifest,
-    container_security,
-    overlay_env,
-    overlay_labels,
-    pod_security,
-    resources,
-    scratch_volumes,
+from largeforge.resources.attemptpod import (
+    AttemptPod,
+    Installation,
+    attempt_job,
+    common_env,
+    pod_account,
+    secret_variable,
 )
+from largeforge.resources.owner import owner_reference
+from largeforge.resources.pods import Manifest, container_security, overlay_env, resources, scratch_volumes
 from largeforge.resources.runconfig import hub_token_variable, run_labels
 from largeforge.resources.runstorage import base_of, row_sources
 
 CONTAINER = "trainer"
 """In both stages: it is what `podFailurePolicy` and the reader of the termination message look for."""
-HUB_HOSTS = "LARGEFORGE_HUB_HOSTS"
-
-
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """What the chart decides of a run's pods."""
-
-    image: str
-    pull_policy: str
-    hub_endpoint: str | None = None
-    """The hub's address; None for the client's own."""
-    hub_hosts: Sequence[str] = ()
-    """More hosts that the hub may redirect to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,41 +68,23 @@ def run_job(job: FineTuneJob, run: RunRecord, parts: Parts, *, installation: Ins
             *scratch_mounts,
         ],
     }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": run.job_name,
-            "namespace": job.metadata.namespace,
-            "labels": labels,
-            "ownerReferences": [owner_reference(API_VERSION, "FineTuneJob", job.metadata)],
-        },
-        "spec": {
-            "backoffLimit": 0,
-            "completionMode": "Indexed",
-            "completions": 1,
-            "parallelism": 1,
-            "podFailurePolicy": {"rules": _failure_rules()},
-            "template": {
-                "metadata": {"labels": overlay_labels(labels, template)},
-                "spec": {
-                    "restartPolicy": "Never",
-                    **_account(job),
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "terminationGracePeriodSeconds": parts.grace_seconds,
-                    "securityContext": pod_security(),
-                    "containers": [container],
-                    "volumes": [
-                        *parts.volumes,
-                        {"name": "run", "configMap": {"name": parts.config_map}},
-                        *scratch,
-                    ],
-                    **parts.placement,
-                },
-            },
-        },
+    metadata = {
+        "name": run.job_name,
+        "namespace": job.metadata.namespace,
+        "labels": labels,
+        "ownerReferences": [owner_reference(API_VERSION, "FineTuneJob", job.metadata)],
     }
+    return attempt_job(
+        metadata,
+        AttemptPod(
+            containers=[container],
+            volumes=[*parts.volumes, {"name": "run", "configMap": {"name": parts.config_map}}, *scratch],
+            template=template,
+            account=pod_account(spec.service_account_name, spec.image_pull_secrets),
+            placement=parts.placement,
+            grace_seconds=parts.grace_seconds,
+        ),
+    )
 
 
 def training_resources(job: FineTuneJob, *, gpus: bool = True) -> Manifest:
@@ -141,40 +110,4 @@ def hub_tokens(job: FineTuneJob, run: RunRecord) -> list[Manifest]:
         secret_variable(hub_token_variable(key), secret)
         for key, uri, secret in named
         if secret is not None and isinstance(parse(uri), HfUri)
-    ]
-
-
-def secret_variable(name: str, secret: SecretRef) -> Manifest:
-    """A variable with an entry of a Secret."""
-    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
-
-
-def common_env(installation: Installation) -> list[Manifest]:
-    """The variables of every pod of the trainer's image."""
-    variables = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1"}  # noqa: S108 - an emptyDir of this pod alone
-    if installation.hub_endpoint:
-        variables["HF_ENDPOINT"] = installation.hub_endpoint
-    if installation.hub_hosts:
-        variables[HUB_HOSTS] = ",".join(installation.hub_hosts)
-    return [{"name": name, "value": value} for name, value in variables.items()]
-
-
-def _account(job: FineTuneJob) -> Manifest:
-    spec = job.spec
-    secrets = [secret.manifest() for secret in spec.image_pull_secrets]
-    return {
-        **({"serviceAccountName": spec.service_account_name} if spec.service_account_name is not None else {}),
-        **({"imagePullSecrets": secrets} if secrets else {}),
-    }
-
-
-def _failure_rules() -> list[Manifest]:
-    """What ends an attempt with its cause in the Job's own condition, which outlives the pod."""
-    codes = [ExitCode.INVALID_CONFIG, ExitCode.INVALID_DATA, ExitCode.STOPPED]
-    return [
-        {
-            "action": "FailJob",
-            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes},
-        },
-        {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
     ]

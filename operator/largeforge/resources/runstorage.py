@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
+from largeforge.api.common import PodTemplate
 from largeforge.api.datasets import DatasetSource
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.finetunejobstatus import ResolvedBase, RunRecord
@@ -86,13 +87,27 @@ def run_volumes(
     volumes, mounts = claim_volumes(
         [*_inputs(job, run), *_outputs(job, run, cache_read_only=cache_read_only, left_out=left_out)]
     )
-    for rows in row_sources(job):
+    keys, key_mounts = config_map_volumes(row_sources(job))
+    return [*volumes, *keys], [*mounts, *key_mounts]
+
+
+def config_map_volumes(sources: Sequence[Rows]) -> tuple[list[Manifest], list[Manifest]]:
+    """Volumes and mounts of the data sets that are keys of ConfigMaps."""
+    volumes: list[Manifest] = []
+    mounts: list[Manifest] = []
+    for rows in sources:
         uri = rows.uri
         if isinstance(uri, ConfigMapUri):
             items = [{"key": uri.key, "path": uri.key}]
             volumes.append({"name": f"dataset-{rows.key}", "configMap": {"name": uri.name, "items": items}})
             mounts.append({"name": f"dataset-{rows.key}", "mountPath": rows.folder, "readOnly": True})
     return volumes, mounts
+
+
+def claim_mounts(sources: Sequence[Rows]) -> list[ClaimMount]:
+    """The mounts of the data sets that lie on claims: each the folder that holds the file."""
+    named = ((rows.uri, rows.folder) for rows in sources)
+    return [ClaimMount(_parent(uri), folder) for uri, folder in named if isinstance(uri, PvcUri)]
 
 
 def input_claims(job: FineTuneJob, run: RunRecord) -> set[str]:
@@ -110,12 +125,17 @@ def needed_claims(job: FineTuneJob, run: RunRecord) -> dict[str, str]:
         ("spec.checkpoint.uri", spec.checkpoint.uri),
         ("spec.cache.uri", spec.cache.uri if spec.cache and uses_hub(job, run) else None),
     ]
+    return claims_of(named, spec.compute.pod_template)
+
+
+def claims_of(named: Sequence[tuple[str, str | None]], template: PodTemplate) -> dict[str, str]:
+    """The claims of the URIs that are *named* by their fields and of the user's overlay, each with its first field."""
     found: dict[str, str] = {}
     for field, text in named:
         uri = parse(text) if text is not None else None
         if isinstance(uri, PvcUri):
             found.setdefault(uri.claim, field)
-    for i, volume in enumerate(spec.compute.pod_template.volumes):
+    for i, volume in enumerate(template.volumes):
         if volume.persistent_volume_claim is not None:
             field = f"spec.compute.podTemplate.volumes[{i}].persistentVolumeClaim.claimName"
             found.setdefault(volume.persistent_volume_claim.claim_name, field)
@@ -124,7 +144,12 @@ def needed_claims(job: FineTuneJob, run: RunRecord) -> dict[str, str]:
 
 def needed_config_maps(job: FineTuneJob) -> list[tuple[ConfigMapUri, str]]:
     """The keys of ConfigMaps that a run reads, each with the field that names it."""
-    parsed = ((rows.uri, f"{rows.field}.uri") for rows in row_sources(job))
+    return config_map_keys(row_sources(job))
+
+
+def config_map_keys(sources: Sequence[Rows]) -> list[tuple[ConfigMapUri, str]]:
+    """The keys of ConfigMaps among data sets, each with the field that names it."""
+    parsed = ((rows.uri, f"{rows.field}.uri") for rows in sources)
     return [(uri, field) for uri, field in parsed if isinstance(uri, ConfigMapUri)]
 
 
@@ -134,8 +159,7 @@ def _inputs(job: FineTuneJob, run: RunRecord) -> list[ClaimMount]:
     mounts = [ClaimMount(uri, BASE_PATH)] if isinstance(uri, PvcUri) else []
     if base.adapter is not None:
         mounts.append(ClaimMount(parse_pvc(base.adapter), ADAPTER_PATH))
-    named = ((rows.uri, rows.folder) for rows in row_sources(job))
-    return mounts + [ClaimMount(_parent(uri), folder) for uri, folder in named if isinstance(uri, PvcUri)]
+    return mounts + claim_mounts(row_sources(job))
 
 
 def _outputs(job: FineTuneJob, run: RunRecord, *, cache_read_only: bool, left_out: Container[str]) -> list[ClaimMount]:

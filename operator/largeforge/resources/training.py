@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.finetunejobstatus import RunRecord
+from largeforge.resources.attemptpod import Installation, secret_variable
 from largeforge.resources.names import run_config_name
 from largeforge.resources.pods import Manifest, overlay_spec, overlay_volumes
 from largeforge.resources.progress import ProgressTarget, progress_data, progress_env, progress_volumes
 from largeforge.resources.quantity import quantity
 from largeforge.resources.runconfig import config_data, config_map, run_config
-from largeforge.resources.runpod import Installation, Parts, run_job, secret_variable, training_resources
+from largeforge.resources.runpod import Parts, run_job, training_resources
 from largeforge.resources.runstorage import CACHE_PATH, run_volumes, uses_hub
 
 GRACE_SECONDS = 120

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from largeforge.api.finetunejobstatus import ResolvedBase, RunRecord
+from largeforge.resources.attemptpod import Installation
 from largeforge.resources.preflight import preflight_config_map, preflight_job
 from largeforge.resources.progress import ProgressTarget
 from largeforge.resources.publishing import published_expert
-from largeforge.resources.runpod import Installation
 from largeforge.resources.training import run_config_map, training_job
 from tests.unit.training import PUBLISH, finetunejob
 

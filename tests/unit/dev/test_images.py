@@ -129,7 +129,10 @@ def versions(image: str) -> dict[str, str]:
     return dict(line.split()[0].split("==") for line in lines if "==" in line)
 
 
-@pytest.mark.parametrize(("image", "below"), [("trainer", "torch"), ("engine-cpu", "torch"), ("quantizer", "torch"), ("demo-model", "trainer")])
+@pytest.mark.parametrize(
+    ("image", "below"),
+    [("trainer", "torch"), ("engine-cpu", "torch"), ("quantizer", "torch"), ("demo-model", "trainer")],
+)
 def test_a_lock_agrees_with_the_one_below_it(image: str, below: str) -> None:
     upper, lower = versions(image), versions(below)
     assert {package: upper[package] for package in upper.keys() & lower.keys()} == {

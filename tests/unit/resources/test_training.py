@@ -8,10 +8,10 @@ import pytest
 
 from largeforge.api.finetunejobstatus import ResolvedBase, RunRecord
 from largeforge.api.run import RunConfig
+from largeforge.resources.attemptpod import Installation
 from largeforge.resources.preflight import left_out_claims, mounted_cache, preflight_config_map, preflight_job
 from largeforge.resources.progress import ProgressTarget
 from largeforge.resources.runconfig import run_config
-from largeforge.resources.runpod import Installation
 from largeforge.resources.runstorage import needed_claims
 from largeforge.resources.training import run_config_map, training_job
 from tests.unit.training import PUBLISH, finetunejob
