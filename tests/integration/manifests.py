@@ -38,8 +38,29 @@ def adapter_expert() -> Manifest:
             "defaults": {"systemPrompt": "Answer in SQL.", "temperature": 0, "topP": 1, "topK": 40, "maxTokens": 512},
             "limits": {"maxConcurrentRequests": 8, "timeoutSeconds": 120},
             "access": {"clients": ["team-a", "Batch_1.x"]},
+            "stage": "Production",
+            "probe": {"prompt": "What is the capital of France?", "expectRegex": r"(?i)\bparis\b"},
         },
     }
+
+
+def external_expert() -> Manifest:
+    return {
+        "apiVersion": "largeforge.ai/v1alpha1",
+        "kind": "Expert",
+        "metadata": {"name": "cloud"},
+        "spec": {
+            "type": "External",
+            "endpoint": {"url": "https://llm.example.com:8443/openai", "model": "org/large-1.5"},
+        },
+    }
+
+
+def whole_model_expert() -> Manifest:
+    expert = model_expert()
+    del expert["spec"]["artifact"]
+    expert["spec"]["sourceRef"] = {"kind": "FineTuneJob", "name": "merged", "run": 3}
+    return expert
 
 
 def model_expert() -> Manifest:
@@ -61,6 +82,8 @@ GOOD = {
     "inferenceservice": inferenceservice,
     "adapter expert": adapter_expert,
     "model expert": model_expert,
+    "whole model expert": whole_model_expert,
+    "external expert": external_expert,
 }
 
 
@@ -95,7 +118,8 @@ class Bad:
         return f"{self.good}: {changed}"[:120]
 
 
-SERVICE, ADAPTER, MODEL = list(GOOD)[-3:]
+SERVICE, ADAPTER, MODEL, _WHOLE, EXTERNAL = list(GOOD)[-5:]
+ONE_OF = "exactly one of sourceRef, artifact and endpoint"
 
 BAD = [
     *(Bad(*row) for row in BAD_JOBS),
@@ -116,12 +140,19 @@ BAD = [
     Bad(SERVICE, {"spec.service": {"type": "ExternalName"}}, 'supported values: "ClusterIP"'),
     # Expert
     Bad(ADAPTER, {"metadata.name": "auto"}, "'auto' is the router's own name"),
-    Bad(ADAPTER, {"spec.type": "External"}, 'supported values: "Adapter", "Model"'),
-    Bad(ADAPTER, {"spec.sourceRef": REMOVED}, "set sourceRef {kind: FineTuneJob, name}"),
-    Bad(ADAPTER, {"spec.artifact": {"uri": "pvc://models/x"}}, "leave out artifact"),
+    Bad(ADAPTER, {"spec.type": "Oracle"}, 'supported values: "Adapter", "Model", "External"'),
+    Bad(ADAPTER, {"spec.type": "External"}, "endpoint makes an expert of type External"),
+    Bad(ADAPTER, {"spec.sourceRef": REMOVED}, ONE_OF),
+    Bad(ADAPTER, {"spec.artifact": {"uri": "pvc://models/x"}}, ONE_OF),
+    Bad(ADAPTER, {"spec.endpoint": {"url": "https://x.example"}}, ONE_OF),
+    Bad(ADAPTER, {"spec.sourceRef.run": 0}, "spec.sourceRef.run"),
+    Bad(ADAPTER, {"spec.stage": "Retired"}, 'supported values: "Development", "Staging"'),
+    Bad(ADAPTER, {"spec.probe.prompt": REMOVED}, "spec.probe.prompt: Required value"),
+    Bad(ADAPTER, {"spec.probe.expectRegex": "(paris"}, "missing closing )"),
+    Bad(ADAPTER, {"spec.probe.expectRegex": "(?=paris)"}, "invalid or unsupported Perl syntax"),
     Bad(ADAPTER, {"spec.sourceRef.kind": "QuantizeJob"}, 'supported values: "FineTuneJob"'),
     Bad(ADAPTER, {"spec.sourceRef.name": "other-ns/sql-sft"}, "spec.sourceRef.name"),
-    Bad(ADAPTER, {"spec.inferenceServiceRef": REMOVED}, "spec.inferenceServiceRef: Required value"),
+    Bad(ADAPTER, {"spec.inferenceServiceRef": REMOVED}, "name their InferenceService in inferenceServiceRef"),
     Bad(ADAPTER, {"spec.version": "-1"}, "spec.version"),
     Bad(ADAPTER, {"spec.routing.keywords.0.pattern": ""}, "spec.routing.keywords[0].pattern"),
     Bad(ADAPTER, {"spec.routing.keywords.0.type": "Regex"}, 'supported values: "Word", "Literal"'),
@@ -142,6 +173,16 @@ BAD = [
     Bad(ADAPTER, {"spec.access.clients": [""]}, "spec.access.clients[0]"),
     Bad(ADAPTER, {"spec.access.clients": ["team", "team"]}, ".spec.access.clients: duplicate entries"),
     Bad(ADAPTER, {"spec.access.clients": [f"team-{n}" for n in range(129)]}, "must have at most 128 items"),
-    Bad(MODEL, {"spec.artifact": REMOVED}, "set artifact.uri"),
-    Bad(MODEL, {"spec.sourceRef": {"kind": "FineTuneJob", "name": "sql-sft"}}, "leave out sourceRef"),
+    Bad(MODEL, {"spec.artifact": REMOVED}, ONE_OF),
+    Bad(MODEL, {"spec.sourceRef": {"kind": "FineTuneJob", "name": "sql-sft"}}, ONE_OF),
+    Bad(MODEL, {"spec.artifact.uri": "s3://bucket/model"}, "spec.artifact.uri"),
+    Bad(EXTERNAL, {"spec.endpoint": REMOVED}, ONE_OF),
+    Bad(EXTERNAL, {"spec.type": "Model"}, "endpoint makes an expert of type External"),
+    Bad(EXTERNAL, {"spec.inferenceServiceRef": {"name": "qwen-7b"}}, "External has none"),
+    Bad(EXTERNAL, {"spec.probe": {"prompt": "Hello"}}, "remove probe"),
+    Bad(EXTERNAL, {"spec.endpoint.url": "https://user:key@llm.example.com"}, "spec.endpoint.url"),
+    Bad(EXTERNAL, {"spec.endpoint.url": "https://llm.example.com/../admin"}, "spec.endpoint.url"),
+    Bad(EXTERNAL, {"spec.endpoint.url": "https://llm.example.com/?key=1"}, "spec.endpoint.url"),
+    Bad(EXTERNAL, {"spec.endpoint.url": "file:///etc/passwd"}, "spec.endpoint.url"),
+    Bad(EXTERNAL, {"spec.endpoint.model": "two words"}, "spec.endpoint.model"),
 ]

@@ -50,7 +50,7 @@ class FakeCluster:
         return [
             m
             for m in self.all(resource)
-            if m["metadata"]["namespace"] == namespace
+            if namespace in ("", m["metadata"]["namespace"])
             and (labels or {}).items() <= m["metadata"].get("labels", {}).items()
         ]
 

@@ -9,10 +9,13 @@ from functools import partial
 from largeforge.api.expert import Expert
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import condition
+from largeforge.api.probes import PROBES
 from largeforge.controllers import expert, inferenceservice
-from largeforge.controllers.engine import Trouble
+from largeforge.controllers.engine import Answers, Said, Tokens, Trouble
+from largeforge.controllers.routerreports import RouterReports
 from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import EVENTS, PODS
+from largeforge.resources.names import adapter_owner
 from tests.unit.fakes import FakeCluster
 from tests.unit.training import NOW, SETTINGS, claim
 from tests.unit.training import manifest as job_manifest
@@ -128,6 +131,21 @@ def pod_manifest(
     }
 
 
+def first_tokens(model):
+    """The likeliest first tokens of a base, and other ones of an adapter on it."""
+    moved = 1.5 if adapter_owner(model) else 0.0
+    return {1: -0.5 - moved, 2: -1.5 + moved, 3: -3.0, 4: -4.0, 5: -5.0, 6: -8.0}
+
+
+def probe_records(**result):
+    """What a training has recorded of the base and the adapter above; *result* names other values of the latter."""
+    recorded = {
+        of: [{"id": token, "logprob": str(value)} for token, value in list(likeliest.items())[:5]]
+        for of, likeliest in (("base", first_tokens("smol")), ("result", first_tokens("sql-aaaaaaaa")))
+    }
+    return [{"name": name, "promptDigest": "t" * 64} | recorded | result for name in PROBES]
+
+
 @dataclass
 class FakeEngines:
     """Engines that do what they are asked, unless told otherwise; they know adapters until their container ends."""
@@ -138,6 +156,12 @@ class FakeEngines:
     troubles: dict[tuple[str, ...], str] = field(default_factory=dict)
     """What goes wrong: by (verb, address) or (verb, address, name)."""
     keys: set[str] = field(default_factory=set)
+    likeliest: dict[str, dict[int, float]] = field(default_factory=dict)
+    """What a model says first to each fixed conversation, where it is not as `first_tokens` has it."""
+    digests: dict[str, str] = field(default_factory=lambda: dict.fromkeys(PROBES, "t" * 64))
+    """The digests of the conversations' tokens."""
+    said: str = "Paris"
+    """The answer to a question."""
 
     def take(self):
         """The calls since the last time."""
@@ -170,6 +194,21 @@ class FakeEngines:
         self.calls.append(("probe", address, model))
         return self._trouble("probe", address, model)
 
+    async def answers(self, address, *, key, model):  # noqa: ARG002 - the protocol's
+        """Noted of adapters alone; the base is asked beside each of them."""
+        if adapter_owner(model):
+            self.calls.append(("answers", address, model))
+        likeliest = self.likeliest.get(model) or first_tokens(model)
+        return self._trouble("answers", address, model) or Answers(dict.fromkeys(PROBES, likeliest))
+
+    async def tokens(self, address, *, key, model):  # noqa: ARG002 - the protocol's
+        self.calls.append(("tokens", address, model))
+        return self._trouble("tokens", address, model) or Tokens(self.digests)
+
+    async def ask(self, address, *, key, model, prompt):  # noqa: ARG002 - the protocol's
+        self.calls.append(("ask", address, model, prompt))
+        return self._trouble("ask", address, model) or Said(self.said)
+
 
 class World:
     """A fake cluster with the demo's service, the engines of its pods, and the operator's clock."""
@@ -180,6 +219,7 @@ class World:
     def __init__(self, *objects):
         self.cluster = FakeCluster(claim("models"), *objects)
         self.engines = FakeEngines()
+        self.reports = RouterReports()
         self.time: datetime = NOW
 
     def now(self):

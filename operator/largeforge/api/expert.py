@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from largeforge.api.common import InferenceServiceRef, Metric
-from largeforge.api.meta import Condition, ObjectMeta
+from largeforge.api.common import InferenceServiceRef
+from largeforge.api.expertstatus import ExpertStatus
+from largeforge.api.meta import ObjectMeta
 from largeforge.api.model import LargeForgeName, Model, rules
 from largeforge.api.names import API_VERSION
 from largeforge.api.routing import Routing
-from largeforge.api.uri import PvcUriText
+from largeforge.api.uri import ModelUriText
+
+URL_PATTERN = r"^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9_][A-Za-z0-9._~-]*)*$"
+"""An address without user, query and fragment, and no segment that begins with a dot."""
 
 
 class Defaults(Model):
@@ -59,14 +62,55 @@ class SourceRef(Model):
     kind: Literal["FineTuneJob"]
     """Its kind."""
     name: LargeForgeName
-    """Its name, in the same namespace; the newest complete run is followed."""
+    """Its name, in the same namespace; the newest run that its gate has let out is followed."""
+    run: Annotated[int, Field(ge=1)] | None = None
+    """The number of one run, of the job's status.run and status.history; it is served whatever comes after it."""
 
 
 class Artifact(Model):
     """Where the files are."""
 
-    uri: PvcUriText
-    """`pvc://claim/path` of the model."""
+    uri: ModelUriText
+    """`pvc://claim/path` of an adapter's folder; of type Model the service's own `model.uri`. Its files never change:
+    a new version is a new folder."""
+
+
+class Endpoint(Model):
+    """A server outside of LargeForge that speaks OpenAI's API."""
+
+    url: Annotated[str, Field(max_length=512, pattern=URL_PATTERN)]
+    """Its address up to and without `/v1`, for example `https://llm.example.com`; the chart's value
+    router.externalHosts lists the hosts that are allowed."""
+    model: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]+$")] | None = None
+    """The model's name there; by default this Expert's name."""
+
+
+class Probe(Model):
+    """A question that the Expert must be able to answer before it gets requests."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=4096)]
+    """What is asked, as the user's only message."""
+    expect_regex: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=256,
+                json_schema_extra={
+                    "x-kubernetes-validations": [
+                        {
+                            # A pattern that does not compile is an error of the rule, which the API server tells.
+                            "rule": "'x'.matches(self) in [true, false]",
+                            "message": "expectRegex must be a regular expression in the syntax of RE2",
+                        }
+                    ]
+                },
+            ),
+        ]
+        | None
+    ) = None
+    """A regular expression (RE2) that the first 64 tokens of the answer must match somewhere; without it any answer
+    will do."""
 
 
 class ExpertSpec(Model):
@@ -74,18 +118,29 @@ class ExpertSpec(Model):
 
     model_config = rules(
         (
-            "self.type != 'Adapter' || (has(self.sourceRef) && !has(self.artifact))",
-            "an expert of type Adapter names its FineTuneJob: set sourceRef {kind: FineTuneJob, name},"
-            " leave out artifact",
+            "[has(self.artifact), has(self.sourceRef), has(self.endpoint)].filter(x, x).size() == 1",
+            "an expert needs exactly one of sourceRef, artifact and endpoint",
         ),
         (
-            "self.type != 'Model' || (has(self.artifact) && !has(self.sourceRef))",
-            "an expert of type Model names its files: set artifact.uri (the service's model.uri), leave out sourceRef",
+            "(self.type == 'External') == has(self.endpoint)",
+            "endpoint makes an expert of type External: set both, or name a sourceRef or an artifact.uri",
+        ),
+        (
+            "(self.type == 'External') != has(self.inferenceServiceRef)",
+            "experts of type Adapter and Model name their InferenceService in inferenceServiceRef; External has none",
+        ),
+        (
+            "self.type != 'Adapter' || has(self.sourceRef)",
+            "an expert of type Adapter names its FineTuneJob: set sourceRef {kind: FineTuneJob, name}",
+        ),
+        (
+            "!has(self.probe) || self.type != 'External'",
+            "the router probes an External expert by a generation of its own; remove probe",
         ),
     )
 
     type: Annotated[
-        Literal["Adapter", "Model"],
+        Literal["Adapter", "Model", "External"],
         Field(
             json_schema_extra={
                 "x-kubernetes-validations": [
@@ -94,15 +149,19 @@ class ExpertSpec(Model):
             }
         ),
     ]
-    """Adapter: a LoRA adapter on the service's model. Model: the service's model itself."""
+    """Adapter: a LoRA adapter on the service's model. Model: the service's model itself. External: another server."""
     source_ref: SourceRef | None = None
-    """The job whose newest complete run is served (type Adapter)."""
+    """The job whose result is served."""
     artifact: Artifact | None = None
-    """The model's files (type Model); equal to the service's `model.uri`."""
-    inference_service_ref: InferenceServiceRef
-    """The InferenceService that serves it."""
+    """Files that are there already."""
+    endpoint: Endpoint | None = None
+    """The server of an Expert of type External."""
+    inference_service_ref: InferenceServiceRef | None = None
+    """The InferenceService that serves it; not of type External."""
     version: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] | None = None
     """A version for people, shown in the columns."""
+    stage: Literal["Development", "Staging", "Production", "Archived"] = "Development"
+    """Where it stands in its life, for people; Archived takes it out of every route and off the pods."""
     routing: Routing = Routing()
     """Which requests this expert gets."""
     defaults: Defaults = Defaults()
@@ -111,89 +170,13 @@ class ExpertSpec(Model):
     """What each replica of the router lets through to this expert."""
     access: Access = Access()
     """Who may use this expert."""
+    probe: Probe | None = None
+    """A question that it must be able to answer before it gets requests."""
 
-
-class Resolved(Model):
-    """What `spec` means at the moment: the wish, not yet what is served."""
-
-    uri: Annotated[str, Field(max_length=512)]
-    """The artifact."""
-    digest: Annotated[str, Field(max_length=128)] = ""
-    """SHA-256 of the adapter's weights, in hex."""
-    rank: int | None = None
-    """The adapter's LoRA rank."""
-    base: Annotated[str, Field(max_length=512)] = ""
-    """The base that the adapter was trained on."""
-    engine_name: Annotated[str, Field(max_length=128)]
-    """The name under which the engine knows it: `<expert>-<first 8 of the digest>`, or the service's name."""
-
-
-class PodPlacement(Model):
-    """Whether one pod of the service has it."""
-
-    name: Annotated[str, Field(max_length=253)]
-    """The pod's name."""
-    uid: Annotated[str, Field(max_length=64)]
-    """The pod's uid; EndpointSlices carry it as `targetRef.uid`."""
-    container_id: Annotated[str, Field(max_length=256)] = Field(default="", alias="containerID")
-    """The container that loaded it; another container of the same pod has to load it again."""
-    loaded: bool = False
-    """Whether it is loaded there and answered a generation."""
-    error: Annotated[str, Field(max_length=1024)] | None = None
-    """The engine's own words, where it is not."""
-
-
-class Placement(Model):
-    """Where it is served; the router sends requests only here, under this name."""
-
-    engine_name: Annotated[str, Field(max_length=128)]
-    """The model name that requests carry to the engine."""
-    resolved: Resolved | None = None
-    """What is served: `status.resolved` when `engineName` was chosen; a pod that restarts loads it from here."""
-    desired: int
-    """Pods of the service that should have it."""
-    loaded: int
-    """Pods that have it and answered."""
-    summary: Annotated[str, Field(max_length=32)]
-    """`loaded/desired`, for the column."""
-    pods: Annotated[list[PodPlacement], Field(max_length=256)] = []
-    """One entry for each pod."""
-
-
-class Lineage(Model):
-    """Where it comes from."""
-
-    fine_tune_job: Annotated[str, Field(max_length=63)] | None = None
-    """The FineTuneJob that made it."""
-    run: int | None = None
-    """The number of its run."""
-    dataset_digest: Annotated[str, Field(max_length=128)] | None = None
-    """SHA-256 of the training data."""
-    versions: Annotated[list[Metric], Field(max_length=16)] = []
-    """The libraries that trained it."""
-
-
-class ExpertStatus(Model):
-    """What was observed."""
-
-    observed_generation: int = 0
-    """The `metadata.generation` that this status is of."""
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = []
-    """ArtifactResolved, Compatible, Loaded, Probed and Ready."""
-    resolved: Resolved | None = None
-    """What `spec` means at the moment."""
-    placement: Placement | None = None
-    """Where it is served."""
-    lineage: Lineage | None = None
-    """Where it comes from."""
-    last_probe_time: datetime | None = None
-    """When a pod last answered the probe."""
+    @property
+    def service_name(self) -> str:
+        """The InferenceService's name; empty where there is none."""
+        return self.inference_service_ref.name if self.inference_service_ref is not None else ""
 
 
 class Expert(Model):

@@ -47,6 +47,7 @@ ARTIFACT_RESOLVED = "ArtifactResolved"
 COMPATIBLE = "Compatible"
 LOADED = "Loaded"
 PROBED = "Probed"
+DISTINCT = "Distinct"
 
 
 class Reason:
@@ -154,8 +155,17 @@ class Reason:
     NO_ADAPTER_STORE = "NoAdapterStore"
     OUTSIDE_ADAPTER_STORE = "OutsideAdapterStore"
     SLOTS_EXHAUSTED = "SlotsExhausted"
+    TEMPLATE_DIFFERS = "TemplateDiffers"
     LOAD_FAILED = "LoadFailed"
     PROBE_FAILED = "ProbeFailed"
+    ADAPTER_HAS_NO_EFFECT = "AdapterHasNoEffect"
+    ADAPTER_DIFFERS = "AdapterDiffers"
+    MODEL_DIFFERS = "ModelDiffers"
+    ARCHIVED = "Archived"
+    DISTINCT = "Distinct"
+    OVERLAPS = "Overlaps"
+    NO_EXAMPLES = "NoExamples"
+    NO_ROUTER = "NoRouter"
 
 
 class ExitCode:

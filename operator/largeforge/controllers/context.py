@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from largeforge.controllers.engine import Engines
+from largeforge.controllers.routerreports import RouterReports
 from largeforge.controllers.settings import Settings
 from largeforge.kube.cluster import Cluster
 from largeforge.resources.progress import ProgressTarget
@@ -27,4 +28,6 @@ class Context:
     settings: Settings
     progress: ProgressTarget | None = None
     """Where trainers post their progress to; None where nobody listens."""
+    reports: RouterReports = field(default_factory=RouterReports)
+    """What the routers say of the Experts."""
     now: Callable[[], datetime] = field(default=utc_now)

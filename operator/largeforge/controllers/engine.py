@@ -6,29 +6,11 @@ Trouble is data too, in the engine's own words: a reconcile goes on with what th
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
-import aiohttp
-from yarl import URL
-
-from largeforge.api.redact import redact
 from largeforge.controllers.enginepods import EnginePod
-from largeforge.resources.serving import ENGINE_PORT
-
-CONNECT_SECONDS = 3.0
-LIST_SECONDS = 5.0
-LOAD_SECONDS = 40.0
-"""An adapter of a gigabyte from slow storage; with listing and probe it stays below the queue's deadline (120 s)."""
-PROBE_SECONDS = 30.0
-"""Eight tokens take a second on a CPU; an engine under load may let them wait."""
-BODY_LIMIT = 1 << 20
-"""Bytes that we read of an answer: a list of a thousand adapters has 300 KiB."""
-PROBE_TOKENS = 8
-PROBE_MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +18,59 @@ class Trouble:
     """Why an engine did not do what it was asked, redacted and bounded."""
 
     message: str
+    reason: str | None = None
+    """What it comes to for the object, where that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model says first to each of the fixed conversations (`largeforge.api.probes`)."""
+
+    likeliest: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """The likeliest first tokens with their log-probabilities, by the conversation's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The fixed conversations in the engine's own chat template."""
+
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """The digest of the token ids, by the conversation's name; nothing where the engine has no chat template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a model answered to a question of the user's."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One thing to ask of one pod."""
 
-    verb: Literal["load", "probe", "unload"]
+    verb: Literal["load", "probe", "unload", "answers", "tokens", "ask"]
     pod: EnginePod
     model: str
     path: str = ""
     """Where the adapter lies in the pod (load)."""
+    prompt: str = ""
+    """What is asked (ask)."""
+    turn: int = 1
+    """The same is asked again, for what the engine's own noise is (answers)."""
 
 
-Results = Mapping[Call, Trouble | None]
-"""What came of the calls; None is success."""
+Outcome = Trouble | Answers | Tokens | Said | None
+Results = Mapping[Call, Outcome]
+"""What came of the calls; None is success where nothing is answered."""
+
+
+def trouble_of(results: Results, call: Call) -> Trouble | None:
+    """What went wrong with *call*; None where nothing did, or where it was not made."""
+    outcome = results.get(call)
+    return outcome if isinstance(outcome, Trouble) else None
+
+
 Listing = frozenset[str] | Trouble
 """The model names that an engine knows."""
 
@@ -74,6 +94,18 @@ class Engines(Protocol):
         """Let *model* generate a few tokens; success is that there were some."""
         ...
 
+    async def answers(self, address: str, *, key: str, model: str) -> Answers | Trouble:
+        """What *model* would say first to each of the fixed conversations. Nothing is asked of its prompts."""
+        ...
+
+    async def tokens(self, address: str, *, key: str, model: str) -> Tokens | Trouble:
+        """The token ids that the engine makes of each of the fixed conversations, as digests."""
+        ...
+
+    async def ask(self, address: str, *, key: str, model: str, prompt: str) -> Said | Trouble:
+        """The first tokens of *model*'s answer to *prompt*."""
+        ...
+
 
 async def list_models(pods: Iterable[EnginePod], engines: Engines, *, key: str) -> dict[str, Listing]:
     """What the ready ones of *pods* serve, by the pod's uid, asked all at once."""
@@ -82,160 +114,25 @@ async def list_models(pods: Iterable[EnginePod], engines: Engines, *, key: str) 
     return {pod.uid: answer for pod, answer in zip(ready, answers, strict=True)}
 
 
-async def perform(calls: Iterable[Call], engines: Engines, *, key: str) -> dict[Call, Trouble | None]:
+async def perform(calls: Iterable[Call], engines: Engines, *, key: str) -> dict[Call, Outcome]:
     """Make *calls*, all at once, so that a slow pod delays its own object alone."""
     wanted = list(dict.fromkeys(calls))
     answers = await asyncio.gather(*(_make(call, engines, key) for call in wanted))
     return dict(zip(wanted, answers, strict=True))
 
 
-async def _make(call: Call, engines: Engines, key: str) -> Trouble | None:
+async def _make(call: Call, engines: Engines, key: str) -> Outcome:
+    address = call.pod.address
     match call.verb:
         case "load":
-            return await engines.load(call.pod.address, key=key, name=call.model, path=call.path)
+            return await engines.load(address, key=key, name=call.model, path=call.path)
         case "unload":
-            return await engines.unload(call.pod.address, key=key, name=call.model)
+            return await engines.unload(address, key=key, name=call.model)
         case "probe":
-            return await engines.probe(call.pod.address, key=key, model=call.model)
-
-
-@asynccontextmanager
-async def connect_engines() -> AsyncIterator[HttpEngines]:
-    """`Engines` over HTTP, for the life of the operator. No proxies, no cookies, and redirects are never followed."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-    connector = aiohttp.TCPConnector(limit=0, limit_per_host=8)
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-    ) as session:
-        yield HttpEngines(session)
-
-
-class HttpEngines:
-    """`Engines` over HTTP; made by `connect_engines`."""
-
-    def __init__(self, session: aiohttp.ClientSession, *, port: int = ENGINE_PORT) -> None:
-        self._session = session
-        self._port = port
-
-    async def models(self, address: str, *, key: str) -> Listing:
-        """As in `Engines`."""
-        answer = await self._ask(address, key, Request("GET", "/v1/models", LIST_SECONDS))
-        if isinstance(answer, Trouble):
-            return answer
-        if answer.status != 200:
-            return answer.trouble()
-        try:
-            return frozenset(str(model["id"]) for model in answer.json()["data"])
-        except (ValueError, KeyError, TypeError):
-            return Trouble("the engine's list of models is not one")
-
-    async def load(self, address: str, *, key: str, name: str, path: str) -> Trouble | None:
-        """As in `Engines`."""
-        body = {"lora_name": name, "lora_path": path}
-        answer = await self._ask(address, key, Request("POST", "/v1/load_lora_adapter", LOAD_SECONDS, body))
-        if isinstance(answer, Trouble):
-            return answer
-        if answer.status == 200 or (answer.status == 400 and "already been loaded" in answer.words()):
-            return None
-        return answer.trouble()
-
-    async def unload(self, address: str, *, key: str, name: str) -> Trouble | None:
-        """As in `Engines`."""
-        body = {"lora_name": name}
-        answer = await self._ask(address, key, Request("POST", "/v1/unload_lora_adapter", LIST_SECONDS, body))
-        if isinstance(answer, Trouble):
-            return answer
-        return None if answer.status in (200, 404) else answer.trouble()
-
-    async def probe(self, address: str, *, key: str, model: str) -> Trouble | None:
-        """As in `Engines`; a model without a chat template is asked to complete instead."""
-        # min_tokens: a tuned model may have nothing to say to a greeting, and that is no fault of its engine.
-        limits = {"model": model, "max_tokens": PROBE_TOKENS, "min_tokens": 1, "temperature": 0}
-        chat = limits | {"messages": PROBE_MESSAGES}
-        answer = await self._ask(address, key, Request("POST", "/v1/chat/completions", PROBE_SECONDS, chat))
-        if isinstance(answer, Answer) and answer.status == 400 and "chat template" in answer.words():
-            plain = limits | {"prompt": PROBE_MESSAGES[0]["content"]}
-            answer = await self._ask(address, key, Request("POST", "/v1/completions", PROBE_SECONDS, plain))
-        if isinstance(answer, Trouble):
-            return answer
-        if answer.status != 200:
-            return answer.trouble()
-        try:
-            generated = _generated(answer.json())
-        except (ValueError, KeyError, TypeError, IndexError):
-            return Trouble("the engine's answer to a generation is not one")
-        return None if generated else Trouble("the engine answered a generation without a token")
-
-    async def _ask(self, address: str, key: str, request: Request) -> Answer | Trouble:
-        url = URL.build(scheme="http", host=address, port=self._port, path=request.path)
-        headers = {"Authorization": f"Bearer {key}"}
-        try:
-            async with (
-                asyncio.timeout(request.seconds),
-                self._session.request(
-                    request.method, url, json=request.body, headers=headers, allow_redirects=False
-                ) as response,
-            ):
-                return Answer(response.status, await _bounded(response))
-        except TimeoutError:
-            return Trouble(f"no answer to {request.path} within {request.seconds:.0f} s")
-        except aiohttp.ClientConnectorError as exc:
-            return Trouble(redact(f"the engine cannot be reached: {exc.os_error.strerror or 'connection failed'}"))
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
-            return Trouble(redact(f"the engine broke off: {type(exc).__name__} {exc}"))
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to ask of an engine, and how long to wait for the whole answer."""
-
-    method: Literal["GET", "POST"]
-    path: str
-    seconds: float
-    body: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an engine said."""
-
-    status: int
-    body: bytes
-
-    def json(self) -> Any:
-        """The body, parsed; a `ValueError` where it is not JSON."""
-        return json.loads(self.body)
-
-    def words(self) -> str:
-        """The message of an error, out of the shapes that vLLM and FastAPI give it."""
-        try:
-            said = self.json()
-        except ValueError:
-            return self.body.decode(errors="replace")
-        if isinstance(said, dict):
-            said = said.get("error", said)
-        if isinstance(said, dict):
-            said = said.get("message") or said.get("detail") or said
-        return said if isinstance(said, str) else json.dumps(said)
-
-    def trouble(self) -> Trouble:
-        """The answer as what went wrong."""
-        if self.status == 401:
-            return Trouble("the engine does not take LargeForge's key (401): its pod is older than the key")
-        return Trouble(redact(f"{self.words()} ({self.status})"))
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_chunked(1 << 16):
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            raise ValueError(f"an answer of more than {BODY_LIMIT} bytes")
-    return bytes(body)
-
-
-def _generated(answer: Any) -> bool:
-    """Whether a chat or a plain completion holds text, thoughts included."""
-    choice = answer["choices"][0]
-    said = choice.get("message", choice)
-    return any(said.get(part) for part in ("content", "text", "reasoning", "reasoning_content"))
+            return await engines.probe(address, key=key, model=call.model)
+        case "answers":
+            return await engines.answers(address, key=key, model=call.model)
+        case "tokens":
+            return await engines.tokens(address, key=key, model=call.model)
+        case "ask":
+            return await engines.ask(address, key=key, model=call.model, prompt=call.prompt)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from largeforge.api.expert import Expert, Placement, PodPlacement, Resolved
+from largeforge.api.expert import Expert
+from largeforge.api.expertstatus import Placement, PodPlacement, Resolved
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import ObjectMeta
-from largeforge.controllers.engine import Call, Listing, Trouble
+from largeforge.controllers.engine import Answers, Call, Listing, Outcome, Said, Trouble
 from largeforge.controllers.enginepods import EnginePod
-from largeforge.controllers.expertrules import path_in_store
+from largeforge.controllers.expertproof import judge, judge_answer, judge_model, probe_digest
+from largeforge.controllers.expertrules import path_in_pod
 from largeforge.controllers.rounds import Asked
+from largeforge.controllers.routerreports import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Observed(Asked):
     """The other Experts on the service."""
     pods: Sequence[EnginePod] = ()
     """The service's."""
+    report: Report = None
+    """What the namespace's routers say of it."""
     listings: Mapping[str, Listing] = field(default_factory=dict)
     """What the engines of ready pods serve, by the pod's uid; asked only for adapters."""
 
@@ -57,12 +62,13 @@ class Placing:
         return self.wish if proven and len(proven) >= len(holders) else self.old
 
     def proven(self, pod: EnginePod, version: Resolved) -> bool:
-        """Whether the pod's container has *version* and answered with it, in this pass or in an earlier one."""
-        probe = Call("probe", pod, version.engine_name)
-        if probe in self.observed.results:
-            return self.observed.results[probe] is None
+        """Whether the pod's container has *version* and proved it, in this pass or in an earlier one."""
+        if all(call in self.observed.results for call in self._evidence(pod, version)):
+            return self._verdict(pod, version) is None
         placement = self.expert.status.placement
         if placement is None or placement.engine_name != version.engine_name or self._lost(pod, version):
+            return False
+        if placement.probe != probe_digest(self.expert.spec.probe):
             return False
         return any(p.loaded and p.uid == pod.uid and p.container_id == pod.container_id for p in placement.pods)
 
@@ -75,24 +81,22 @@ class Placing:
         listing = self.observed.listings.get(pod.uid)
         return isinstance(listing, frozenset) and version.engine_name in listing
 
-    def trouble(self, pod: EnginePod, version: Resolved) -> str | None:
-        """Why a ready pod has not proven *version*, in the engine's words."""
+    def trouble(self, pod: EnginePod, version: Resolved) -> Trouble | None:
+        """Why a ready pod has not proven *version*: in the engine's words, or what its answers come to."""
         if not pod.ready or self.proven(pod, version):
             return None
-        said = (
-            self.observed.results.get(Call("probe", pod, version.engine_name)),
+        said: tuple[object, ...] = (
+            self._verdict(pod, version),
             self.observed.results.get(self._load(pod, version)),
             self.observed.listings.get(pod.uid),
         )
-        return next((each.message for each in said if isinstance(each, Trouble)), None)
+        return next((each for each in said if isinstance(each, Trouble)), None)
 
     def calls(self) -> Iterator[Call]:
         """What is still to be asked, of all pods at once; each only once in a pass."""
         for version in filter(None, (self.wish, self.old)):
             for pod in self.ready:
-                call = self._next(pod, version)
-                if call is not None and call not in self.observed.results:
-                    yield call
+                yield from (call for call in self._next(pod, version) if call not in self.observed.results)
 
     def placement(self) -> Placement | None:
         """What routers read."""
@@ -104,6 +108,8 @@ class Placing:
         return Placement(
             engine_name=served.engine_name,
             resolved=served,
+            service=self.expert.spec.service_name,
+            probe=probe_digest(self.expert.spec.probe),
             desired=len(pods),
             loaded=loaded,
             summary=f"{loaded}/{len(pods)}",
@@ -112,27 +118,64 @@ class Placing:
 
     def _entry(self, pod: EnginePod, served: Resolved) -> PodPlacement:
         loaded = self.proven(pod, served)
+        trouble = self.trouble(pod, self.wish or served)
         return PodPlacement(
             name=pod.name,
             uid=pod.uid,
             container_id=pod.container_id if loaded else "",
             loaded=loaded,
-            error=self.trouble(pod, self.wish or served),
+            error=trouble.message if trouble is not None else None,
         )
 
-    def _next(self, pod: EnginePod, version: Resolved) -> Call | None:
+    def _next(self, pod: EnginePod, version: Resolved) -> Sequence[Call]:
         if self.proven(pod, version):
-            return None
+            return ()
         if self.loaded(pod, version):
-            return Call("probe", pod, version.engine_name)
+            return self._evidence(pod, version)
         # An engine that does not even list its models is not asked for more: it would hold the others up.
         asked = isinstance(self.observed.listings.get(pod.uid), frozenset)
-        return self._load(pod, version) if asked else None
+        return (self._load(pod, version),) if asked else ()
 
     def _load(self, pod: EnginePod, version: Resolved) -> Call:
         service = self.observed.service
-        path = path_in_store(version, service) if service else None
-        return Call("load", pod, version.engine_name, path or "")
+        return Call("load", pod, version.engine_name, path_in_pod(version, service) if service else "")
+
+    def _evidence(self, pod: EnginePod, version: Resolved) -> Sequence[Call]:
+        """All that a verdict rests on, asked at the same time."""
+        probe = self.expert.spec.probe
+        asked = () if probe is None else (Call("ask", pod, version.engine_name, prompt=probe.prompt),)
+        if self.expert.spec.type == "Model":
+            first = Call("answers" if version.probes else "probe", pod, version.engine_name)
+            return (first, *asked)
+        base = self.expert.spec.service_name
+        return (
+            Call("answers", pod, version.engine_name),
+            Call("answers", pod, base),
+            Call("answers", pod, base, turn=2),
+            *asked,
+        )
+
+    def _verdict(self, pod: EnginePod, version: Resolved) -> Trouble | None:
+        """What is wrong by the answers of this pass; None where nothing is, or where they are not there."""
+        calls = self._evidence(pod, version)
+        outcomes = [self.observed.results.get(call) for call in calls]
+        failed = next((each for each in outcomes if isinstance(each, Trouble)), None)
+        if failed is not None:
+            return failed
+        return self._judged(version, outcomes) or self._answered(outcomes)
+
+    def _judged(self, version: Resolved, outcomes: Sequence[Outcome]) -> Trouble | None:
+        match [each for each in outcomes if isinstance(each, Answers)]:
+            case [adapter, base, again]:
+                return judge(version, base=base, again=again, adapter=adapter)
+            case [model]:
+                return judge_model(version, model)
+            case _:
+                return None
+
+    def _answered(self, outcomes: Sequence[Outcome]) -> Trouble | None:
+        probe, said = self.expert.spec.probe, next((each for each in outcomes if isinstance(each, Said)), None)
+        return None if probe is None or said is None else judge_answer(probe, said)
 
     def _lost(self, pod: EnginePod, version: Resolved) -> bool:
         """Whether the engine says that it does not have *version*; one that says nothing keeps what is recorded."""

@@ -5,45 +5,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from largeforge.api.expert import ExpertStatus, Lineage, Resolved
+from largeforge.api.expertstatus import ExpertStatus
 from largeforge.api.meta import Condition, condition
 from largeforge.api.names import LOADED, PROBED, READY, RECONCILING, Reason
+from largeforge.controllers.engine import Trouble
 from largeforge.controllers.expertplacement import Placing
+from largeforge.controllers.expertsource import Found, source_text
 from largeforge.controllers.plan import changed
 from largeforge.controllers.transitions import without
 
-PASSING = frozenset({Reason.PENDING, Reason.SOURCE_NOT_COMPLETE, Reason.SERVICE_NOT_READY})
+PASSING = frozenset(
+    {Reason.PENDING, Reason.SOURCE_NOT_COMPLETE, Reason.SERVICE_NOT_READY, Reason.INSPECTING, Reason.DELIVERING}
+)
 """Reasons that end by themselves: the object is on its way."""
 
 
 def status_of(
-    placing: Placing,
-    found: Sequence[Condition],
-    *,
-    resolved: Resolved | None,
-    lineage: Lineage | None,
-    now: datetime,
+    placing: Placing, found: Found, fits: Condition, others: Sequence[Condition], *, now: datetime, **fields: object
 ) -> ExpertStatus:
-    """The whole status; *found* is what was said before any engine was asked: ArtifactResolved and Compatible."""
+    """The whole status; *fits* is `Compatible`, *others* what the pods have no part in."""
     expert, observed = placing.expert, placing.observed
-    details = [*found, _loaded(placing), _probed(placing)]
+    details = [found.condition, fits, _loaded(placing), _probed(placing)]
     ready = _ready(placing, details)
-    conditions = [*details, ready]
+    conditions = [*details, *others, ready]
     before = expert.status.model_copy(update={"conditions": without(expert.status.conditions, RECONCILING)})
     coming = _reconciling(placing, details, ready)
     if coming is not None:
         before = expert.status
         conditions.append(coming)
-    answered = any(call.verb == "probe" and trouble is None for call, trouble in observed.results.items())
+    answered = any(
+        call.verb in ("probe", "answers") and not isinstance(said, Trouble) for call, said in observed.results.items()
+    )
     return changed(
         before,
         conditions,
         generation=expert.metadata.generation,
         now=now,
-        resolved=resolved,
+        resolved=found.resolved,
         placement=placing.placement(),
-        lineage=lineage,
+        lineage=found.lineage,
+        evaluation=found.evaluation,
+        source=source_text(expert, found.lineage),
         last_probe_time=now if answered else expert.status.last_probe_time,
+        **fields,
     )
 
 
@@ -56,7 +60,8 @@ def _loaded(placing: Placing) -> Condition:
         return Condition(type=LOADED, status="False", reason=Reason.SERVICE_NOT_READY, message=_no_pod(placing))
     for pod in placing.ready:
         if not placing.loaded(pod, wish):
-            said = f"{wish.uri} on pod {pod.name}: {placing.trouble(pod, wish) or 'not loaded yet'}"
+            trouble = placing.trouble(pod, wish)
+            said = f"{wish.uri} on pod {pod.name}: {trouble.message if trouble else 'not loaded yet'}"
             return Condition(type=LOADED, status="False", reason=Reason.LOAD_FAILED, message=said)
     said = f"{wish.engine_name} on {len(placing.ready)} ready pods"
     return Condition(type=LOADED, status="True", reason=Reason.LOADED, message=said)
@@ -64,7 +69,7 @@ def _loaded(placing: Placing) -> Condition:
 
 def _no_pod(placing: Placing) -> str:
     service = placing.observed.service
-    name = placing.expert.spec.inference_service_ref.name
+    name = placing.expert.spec.service_name
     told = condition(service.status.conditions, READY) if service else None
     why = f": {told.message}" if told is not None and told.status != "True" and told.message else ""
     return f"no pod of InferenceService {name!r} is ready{why}"
@@ -77,9 +82,10 @@ def _probed(placing: Placing) -> Condition:
         return Condition(type=PROBED, status="Unknown", reason=Reason.PENDING, message="there is nothing to probe")
     for pod in placing.ready:
         if not placing.proven(pod, wish):
-            loaded = placing.loaded(pod, wish)
-            said = f"pod {pod.name}: {placing.trouble(pod, wish) or 'not asked yet'}"
-            reason = Reason.PROBE_FAILED if loaded else Reason.PENDING
+            loaded, trouble = placing.loaded(pod, wish), placing.trouble(pod, wish)
+            said = f"pod {pod.name}: {trouble.message if trouble else 'not asked yet'}"
+            reason = (trouble.reason if trouble else None) or Reason.PROBE_FAILED
+            reason = reason if loaded else Reason.PENDING
             return Condition(type=PROBED, status="False" if loaded else "Unknown", reason=reason, message=said)
     said = f"{wish.engine_name} answered on {len(placing.ready)} ready pods"
     return Condition(type=PROBED, status="True", reason=Reason.PROBED, message=said)
@@ -87,6 +93,9 @@ def _probed(placing: Placing) -> Condition:
 
 def _ready(placing: Placing, details: Sequence[Condition]) -> Condition:
     """`Ready`: at least one ready pod serves what routers are sent to, proven."""
+    if placing.expert.spec.stage == "Archived":
+        said = "spec.stage is Archived; set another stage to serve it again"
+        return Condition(type=READY, status="False", reason=Reason.ARCHIVED, message=said)
     served = placing.served
     answering = [] if served is None else [pod for pod in placing.ready if placing.proven(pod, served)]
     if served is not None and answering:

@@ -14,7 +14,7 @@ import kopf
 
 from largeforge.api.names import MANAGED_BY, MANAGER
 from largeforge.controllers.context import Context
-from largeforge.controllers.engine import connect_engines
+from largeforge.controllers.enginehttp import HttpEngines, connect_session
 from largeforge.controllers.handlers import CHILDREN, CONTROLLERS, register
 from largeforge.controllers.health import serve_health
 from largeforge.controllers.keys import read_master_key
@@ -22,10 +22,11 @@ from largeforge.controllers.progressboard import Board
 from largeforge.controllers.progressserver import keep_progress
 from largeforge.controllers.progresstls import ServerTls, authority
 from largeforge.controllers.progresstokens import Tokens
+from largeforge.controllers.routerreports import HttpAsk, Poller
 from largeforge.controllers.settings import Settings
 from largeforge.controllers.workqueue import Key, WorkQueue
 from largeforge.kube.client import connect
-from largeforge.kube.cluster import Cluster, ClusterError, Resource
+from largeforge.kube.cluster import EXPERTS, Cluster, ClusterError, Resource
 from largeforge.kube.transport import access
 from largeforge.resources.progress import ProgressTarget
 
@@ -48,15 +49,20 @@ async def run(settings: Settings) -> None:
     async with (
         serve_health(settings.port, ready=ready, alive=lambda: not any(task.done() for task in tasks)),
         connect() as cluster,
-        connect_engines() as engines,
+        connect_session() as session,
     ):
+        engines = HttpEngines(session)
         ca = authority(master_key)
         target = ProgressTarget(settings.progress_url, ca.pem) if settings.progress_url else None
         context = Context(cluster=cluster, engines=engines, master_key=master_key, settings=settings, progress=target)
         queues = make_queues(context)
+        poller = Poller(
+            context.reports, cluster, HttpAsk(session), queues[EXPERTS].add, master_key, sorted(settings.namespaces)
+        )
         parts: dict[str, Coroutine[Any, Any, None]] = {
             "watches": watch(settings, cluster, queues, stop=stop, ready=ready),
             "resync": resync(settings, cluster, queues),
+            "reports": poller.run(),
             **{f"queue of {queue.kind}": queue.run() for queue in queues.values()},
         }
         if target is not None:

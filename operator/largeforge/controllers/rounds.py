@@ -14,8 +14,8 @@ from largeforge.kube.cluster import Manifest
 
 AGAIN_SECONDS = 10.0
 """Engines and claims send no events: how often one that failed, or is missing, is asked again."""
-ROUNDS = 4
-"""Load, probe, and one to spare; each call is made once in a pass, so that the loop ends by itself."""
+ROUNDS = 5
+"""Chat template, load, probe, and one to spare; each call is made once in a pass, so that the loop ends by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from largeforge.api.inferenceservice import InferenceService, InferenceServiceSt
 from largeforge.api.meta import Condition, ObjectMeta, is_true
 from largeforge.api.names import READY, RECONCILING, Reason
 from largeforge.api.redact import redact
-from largeforge.controllers.engine import Call, Listing
+from largeforge.controllers.engine import Call, Listing, trouble_of
 from largeforge.controllers.enginepods import EnginePod
 from largeforge.controllers.namesakes import taken
 from largeforge.controllers.plan import Event, Plan, changed
@@ -102,7 +102,7 @@ def _said(
 
 def _serving_pod(service: InferenceService, observed: Observed, pod: EnginePod) -> ServingPod:
     answered = proven(service, observed, pod)
-    held = observed.results.get(Call("probe", pod, service.metadata.name)) or pod.problem
+    held = trouble_of(observed.results, Call("probe", pod, service.metadata.name)) or pod.problem
     return ServingPod(
         name=pod.name,
         uid=pod.uid,
@@ -159,7 +159,7 @@ def _pod_problems(service: InferenceService, observed: Observed) -> Iterator[Pro
         if pod.problem is not None:
             yield Problem(pod.problem.reason, f"pod {pod.name}: {pod.problem.message}")
     for pod in observed.pods:
-        trouble = observed.results.get(Call("probe", pod, service.metadata.name))
+        trouble = trouble_of(observed.results, Call("probe", pod, service.metadata.name))
         if trouble is not None:
             yield Problem(Reason.ENGINE_SILENT, f"pod {pod.name}: {trouble.message}")
     for pod in observed.pods:

@@ -150,8 +150,10 @@ def build(
             if pods:
                 found.routes[name] = _route(item, item, name, pods, engine_key)
             continue
+        if item.spec.stage == "Archived":
+            continue
         found.experts.append(item)
-        service = by_name.get(item.spec.inference_service_ref.name)
+        service = by_name.get(item.spec.service_name)
         if not item.spec.routing.enabled:
             found.disabled.add(name)
         elif (why := _unready(item, service)) is not None or service is None or item.status.placement is None:
@@ -229,7 +231,7 @@ def _unready(expert: Expert, service: InferenceService | None) -> str | None:
         ready = condition(expert.status.conditions, READY)
         return (ready and ready.message) or "not observed yet"
     if service is None:
-        return f"InferenceService '{expert.spec.inference_service_ref.name}' does not exist"
+        return f"InferenceService '{expert.spec.service_name}' does not exist"
     return None
 
 

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import Field, ValidationError
 
-from largeforge.api.expert import Expert, Placement, PodPlacement
+from largeforge.api.expert import Expert
+from largeforge.api.expertstatus import Placement, PodPlacement
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import Condition, ObjectMeta
 from largeforge.api.model import LargeForgeName, StrictModel
@@ -67,7 +68,7 @@ def table(documents: Iterable[Any]) -> RouteTable:
             raise ValueError(f"kind {item.get('kind')!r}: write Expert, InferenceService, or a list named endpoints")
     known = {endpoint.service for endpoint in endpoints}
     for expert in experts:
-        if (service := expert.spec.inference_service_ref.name) not in known:
+        if (service := expert.spec.service_name) not in known:
             raise ValueError(f"Expert '{expert.metadata.name}': no endpoint has service '{service}'; add one")
     keys = {endpoint.service: endpoint.key for endpoint in endpoints}
     return build(
@@ -90,7 +91,7 @@ def _flat(documents: Iterable[Any]) -> Iterable[Any]:
 
 def _placed(expert: Expert, endpoints: Iterable[Endpoint], *, age: int) -> Expert:
     """*expert* as if it were ready on all its service's endpoints; earlier in the file is older."""
-    service = expert.spec.inference_service_ref.name
+    service = expert.spec.service_name
     engine = expert.metadata.name if expert.spec.type == "Adapter" else service
     if expert.status.placement is not None:
         engine = expert.status.placement.engine_name

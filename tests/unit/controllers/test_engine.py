@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from largeforge.controllers import engine
-from largeforge.controllers.engine import Call, HttpEngines, Trouble, connect_engines, list_models, perform
+from largeforge.api.probes import PROBES
+from largeforge.controllers import enginehttp
+from largeforge.controllers.engine import Answers, Call, Said, Tokens, Trouble, list_models, perform
+from largeforge.controllers.enginehttp import HttpEngines, connect_session
 from largeforge.controllers.enginepods import engine_pods
+from largeforge.jobs.probing import prompt_digest
 from tests.unit.serving import FakeEngines, pod_manifest, second_pod
 
 KEY = "0123456789abcdef" * 4
@@ -40,8 +43,8 @@ async def engines_of(handler):
     await runner.setup()
     site = web.TCPSite(runner, HOST, 0)
     await site.start()
-    async with connect_engines() as real:
-        yield HttpEngines(real._session, port=runner.addresses[0][1])
+    async with connect_session() as session:
+        yield HttpEngines(session, port=runner.addresses[0][1])
     await runner.cleanup()
 
 
@@ -115,7 +118,7 @@ async def test_a_list_that_is_none_is_trouble(body):
 
 
 async def test_an_answer_without_end_is_trouble(monkeypatch):
-    monkeypatch.setattr(engine, "BODY_LIMIT", 1000)
+    monkeypatch.setattr(enginehttp, "BODY_LIMIT", 1000)
     async with engines_of(Vllm(web.Response(text="x" * 2000))) as engines:
         trouble = await engines.models(HOST, key=KEY)
     assert "more than 1000 bytes" in trouble.message
@@ -151,7 +154,7 @@ async def test_a_model_without_a_chat_template_completes_instead():
 
 
 async def test_a_slow_engine_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(engine, "LIST_SECONDS", 0.05)
+    monkeypatch.setattr(enginehttp, "LIST_SECONDS", 0.05)
     waiting = asyncio.Event()
 
     async def hang(_):
@@ -165,8 +168,8 @@ async def test_a_slow_engine_is_not_waited_for(monkeypatch):
 
 
 async def test_an_engine_that_is_not_there_is_said():
-    async with connect_engines() as real:
-        trouble = await HttpEngines(real._session, port=1).models(HOST, key=KEY)
+    async with connect_session() as session:
+        trouble = await HttpEngines(session, port=1).models(HOST, key=KEY)
     assert trouble.message.startswith("the engine cannot be reached:")
     assert KEY not in trouble.message
 
@@ -202,3 +205,102 @@ async def test_pods_are_asked_at_the_same_time():
     async with asyncio.timeout(5):
         results = await perform([Call("probe", pod, "smol") for pod in pods], Slow(), key=KEY)
     assert list(results.values()) == [None, None]
+
+
+def first_token(**logprobs):
+    top = [{"token": f"token_id:{token[1:]}", "logprob": value} for token, value in logprobs.items()]
+    return web.json_response({"choices": [{"message": {}, "logprobs": {"content": [{"top_logprobs": top}]}}]})
+
+
+async def test_the_first_tokens_of_each_fixed_conversation_are_asked_for():
+    vllm = Vllm(*(first_token(t7=-0.25, t9=-1.5) for _ in PROBES))
+    async with engines_of(vllm) as engines:
+        found = await engines.answers(HOST, key=KEY, model="sql-aaaaaaaa")
+    assert found == Answers({name: {7: -0.25, 9: -1.5} for name in PROBES})
+    for _, path, body, _ in vllm.asked:
+        wanted = ("sql-aaaaaaaa", 1, 0, 20)
+        assert (path, body["model"], body["max_tokens"], body["temperature"], body["top_logprobs"]) == (
+            "/v1/chat/completions",
+            *wanted,
+        )
+        assert "prompt_logprobs" not in body  # they end an engine that has adapters
+    assert [body["messages"] for _, _, body, _ in vllm.asked] == list(PROBES.values())
+
+
+async def test_without_a_chat_template_the_first_tokens_are_those_of_a_completion():
+    async def answer(request):
+        if request.path == "/v1/chat/completions":
+            return error("you must provide a chat template", 400)
+        return web.json_response({"choices": [{"text": "x", "logprobs": {"top_logprobs": [{"token_id:7": -0.5}]}}]})
+
+    async with engines_of(answer) as engines:
+        assert await engines.answers(HOST, key=KEY, model="smol") == Answers({name: {7: -0.5} for name in PROBES})
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (error("LoRA is not loaded", 500), "LoRA is not loaded (500)"),
+        (
+            web.json_response({"choices": [{"message": {}, "logprobs": None}]}),
+            "the engine's log-probabilities are none",
+        ),
+        (web.json_response({"choices": []}), "the engine's log-probabilities are none"),
+        (web.Response(text="?"), "the engine's answer to a generation is not one"),
+    ],
+)
+async def test_first_tokens_that_are_not_told_are_trouble(answer, words):
+    async def handler(_):
+        return web.Response(status=answer.status, body=answer.body, content_type="application/json")
+
+    async with engines_of(handler) as engines:
+        assert await engines.answers(HOST, key=KEY, model="smol") == Trouble(words)
+
+
+async def test_the_engines_tokens_are_digested_as_the_trainer_does():
+    ids = [1, 70_000, 3]
+    vllm = Vllm(*(web.json_response({"tokens": ids}) for _ in PROBES))
+    async with engines_of(vllm) as engines:
+        found = await engines.tokens(HOST, key=KEY, model="smol")
+    assert found == Tokens(dict.fromkeys(PROBES, prompt_digest(ids)))
+    assert vllm.asked[0][1:3] == (
+        "/tokenize",
+        {"model": "smol", "messages": PROBES["greeting"], "add_generation_prompt": True},
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (error("no chat template is defined", 400), Tokens()),
+        (error("Not Found", 404), Trouble("Not Found (404)")),
+        (web.json_response({"tokens": [-1]}), Trouble("the engine's answer to /tokenize is not one")),
+        (web.json_response({}), Trouble("the engine's answer to /tokenize is not one")),
+    ],
+)
+async def test_tokens_that_are_not_told(answer, found):
+    async def handler(_):
+        return web.Response(status=answer.status, body=answer.body, content_type="application/json")
+
+    async with engines_of(handler) as engines:
+        assert await engines.tokens(HOST, key=KEY, model="smol") == found
+
+
+async def test_a_question_is_answered_in_text():
+    vllm = Vllm(chat(reasoning_content="Hm. ", content="Paris"))
+    async with engines_of(vllm) as engines:
+        assert await engines.ask(HOST, key=KEY, model="smol", prompt="Where?") == Said("Hm. Paris")
+    body = vllm.asked[0][2]
+    assert (body["messages"], body["max_tokens"]) == ([{"role": "user", "content": "Where?"}], 64)
+
+
+async def test_each_verb_is_made_and_answered():
+    pod = engine_pods([pod_manifest()])[0]
+    calls = [
+        Call("answers", pod, "sql-aaaaaaaa"),
+        Call("tokens", pod, "smol"),
+        Call("ask", pod, "smol", prompt="Where?"),
+        Call("unload", pod, "sql-aaaaaaaa"),
+    ]
+    results = await perform(calls, FakeEngines(), key=KEY)
+    assert [type(results[call]).__name__ for call in calls] == ["Answers", "Tokens", "Said", "NoneType"]

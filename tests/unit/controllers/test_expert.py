@@ -42,7 +42,7 @@ def run_again(world, digest="b" * 64, **more):
 
 async def test_an_adapter_is_loaded_proven_and_ready(world):
     await world.look("sql")
-    assert world.engines.take() == [("load", "10.0.0.1", OLD, OLD_PATH), ("probe", "10.0.0.1", OLD)]
+    assert world.engines.take() == [("load", "10.0.0.1", OLD, OLD_PATH), ("answers", "10.0.0.1", OLD)]
     status = world.expert().status
     assert conditions(world) == {
         "ArtifactResolved": ("True", "Resolved"),
@@ -127,7 +127,7 @@ async def test_a_container_that_restarts_loads_again(world):
     assert world.expert().status.placement.summary == "0/1"
     world.restart(container="c2", ready=True)
     await world.look("sql")
-    assert world.engines.take() == [("load", "10.0.0.1", OLD, OLD_PATH), ("probe", "10.0.0.1", OLD)]
+    assert world.engines.take() == [("load", "10.0.0.1", OLD, OLD_PATH), ("answers", "10.0.0.1", OLD)]
     assert world.expert().status.placement.pods[0].container_id == "containerd://c2"
     assert conditions(world)["Ready"] == ("True", "Ready")
 
@@ -179,7 +179,7 @@ async def test_a_load_that_fails_is_said_in_the_engines_words(world):
 
 
 async def test_a_probe_that_fails_is_said_and_tried_again(world):
-    world.engines.troubles["probe", "10.0.0.1", OLD] = "the engine answered a generation without a token"
+    world.engines.troubles["answers", "10.0.0.1", OLD] = "no answer to /v1/chat/completions within 30 s"
     again = await world.look()
     assert conditions(world)["Loaded"] == ("True", "Loaded")
     assert conditions(world)["Probed"] == ("False", "ProbeFailed")
@@ -189,7 +189,7 @@ async def test_a_probe_that_fails_is_said_and_tried_again(world):
     world.engines.troubles.clear()
     world.engines.take()
     await world.look("sql")
-    assert world.engines.take() == [("probe", "10.0.0.1", OLD)]
+    assert world.engines.take() == [("answers", "10.0.0.1", OLD)]
     assert conditions(world)["Ready"] == ("True", "Ready")
 
 
@@ -220,7 +220,7 @@ async def test_a_new_version_is_loaded_beside_the_old_one_which_goes_after_its_d
     world.engines.take()
     run_again(world)
     again = await world.look("sql")
-    assert world.engines.take() == [("load", "10.0.0.1", NEW, NEW_PATH), ("probe", "10.0.0.1", NEW)]
+    assert world.engines.take() == [("load", "10.0.0.1", NEW, NEW_PATH), ("answers", "10.0.0.1", NEW)]
     assert world.expert().status.placement.engine_name == NEW
     assert world.expert().status.lineage.run == 2
     assert world.engines.served["10.0.0.1"] == {OLD, NEW}
@@ -421,7 +421,7 @@ async def test_why_the_service_is_not_ready_is_said(world):
 async def test_an_object_that_is_gone_or_unreadable_is_left_alone(world):
     assert await expert.reconcile(Key(NAMESPACE, "nobody"), world) is None
     raw = world.raw("experts", "sql")
-    world.cluster.put(raw | {"spec": raw["spec"] | {"type": "External"}})
+    world.cluster.put(raw | {"spec": raw["spec"] | {"type": "Oracle"}})
     world.engines.served["10.0.0.1"] = {OLD}
     await world.look()
     stalled = next(c for c in world.raw("experts", "sql")["status"]["conditions"] if c["type"] == "Stalled")

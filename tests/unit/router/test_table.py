@@ -160,6 +160,14 @@ def test_an_unknown_name_is_cut_and_cleaned_before_it_is_repeated():
     assert message == f"no ready expert named 'a??[31m{'x' * 56}…'; see GET /v1/models"
 
 
+def test_an_archived_expert_is_no_route_and_nobody_elses_name():
+    archived = expert(spec={"stage": "Archived", "routing": {"fallback": True}})
+    found = table([archived], [service(), service("sql", created="2026-03-01T00:00:00Z")])
+    assert set(found.routes) == {"smol"}
+    assert (found.everything.fallback, found.unready) == (None, {})
+    assert refusal(found, "sql").status == 404
+
+
 def test_a_disabled_expert_is_neither_chosen_nor_pinned():
     found = table([expert(routing={"enabled": False, "keywords": [{"pattern": "hi"}], "fallback": True})])
     assert (refusal(found, "sql").status, refusal(found).status) == (404, 404)
