@@ -3,10 +3,11 @@
 A page of `written/` is one expert's; `none.txt` is what no expert is for. Its head gives the values of each slot, and
 each line below is a template: one with slots is filled several times, one without is a row as it stands.
 
-Every third template is for tests only, and so is every third value of a slot: no test row shares its template with a
-row to learn from, nor the values in it. Rows to learn from are as people write examples. Half of the test rows are as
-people write to a chat: with typos, in lower case, politely, framed in another language, or around something pasted.
-The same page gives the same rows on every version of Python, since only `random()` of a seeded generator is used.
+Every third template is for tests only, so no test row shares its template with a row to learn from. Every third value
+of a slot is in test rows only; the others are in both, as a team's words are. Rows to learn from are as people write
+examples. Half of the test rows are as people write to a chat: with typos, in lower case, politely, framed in another
+language, or around something pasted. The same page gives the same rows on every version of Python, since only
+`random()` of a seeded generator is used.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def read(path: Path) -> Page:
 
 
 def for_tests(index: int) -> bool:
-    """Whether the template, or the value of a slot, at *index* is for tests only."""
+    """Whether the template at *index* is for tests, and the value of a slot at *index* for tests only."""
     return index % 3 == 2
 
 
@@ -156,7 +157,7 @@ def _filled(page: Page, split: str, count: int) -> list[Row]:
     everything = page.name == "none"
     chosen = [(i, t) for i, t in enumerate(page.templates) if everything or for_tests(i) == (split == "test")]
     values = {
-        name: [v for i, v in enumerate(each) if everything or for_tests(i) == (split == "test")]
+        name: [v for i, v in enumerate(each) if split == "test" or not for_tests(i)]
         for name, each in page.slots.items()
     }
     found: list[Row] = []
