@@ -67,7 +67,16 @@ IMAGES: dict[str, Image] = {
             gigabytes=0.6,
         ),
         Image(name="operator", inputs=_with_lock("operator"), carries_package=True, gigabytes=0.2),
-        Image(name="router", inputs=_with_lock("router"), carries_package=True, gigabytes=0.2),
+        Image(
+            name="router",
+            inputs=(
+                *_with_lock("router"),
+                "images/router/embedding/requirements.lock",
+                "images/router/embedding/convert.py",
+            ),
+            carries_package=True,
+            gigabytes=0.6,
+        ),
         Image(
             name="demo-model",
             inputs=(

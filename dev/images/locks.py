@@ -12,7 +12,8 @@ from dev.steps import StepError, run, step
 
 DEVELOPMENT = "dev"
 TORCH = "torch"
-NAMES = (DEVELOPMENT, TORCH, *catalog.IMAGES)
+EMBEDDING = "router/embedding"
+NAMES = (DEVELOPMENT, TORCH, EMBEDDING, *catalog.IMAGES)
 
 _REMEDY = "see uv's message above: two requirements exclude each other, or the registry was not reached"
 
@@ -38,14 +39,18 @@ def arguments(name: str) -> list[str]:
     if name == DEVELOPMENT:
         extras = [part for extra in ("operator", "router", "dev") for part in ("--extra", extra)]
         # Other Pythons and systems get their own lines in it.
-        return ["--universal", *extras, "pyproject.toml", "dev/requirements.in", "-o", "dev/requirements.lock"]
+        inputs = ["pyproject.toml", "dev/requirements.in", "--override", "dev/overrides.txt"]
+        return ["--universal", *extras, *inputs, "-o", "dev/requirements.lock"]
     folder = f"images/{name}"
     below = {"trainer": TORCH, "engine-cpu": TORCH, "quantizer": TORCH, "demo-model": "trainer"}.get(name)
     inputs = {
         TORCH: [f"{folder}/requirements.in"],
+        EMBEDDING: [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],
         "engine-cpu": [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],
         "demo-model": [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],
     }.get(name, ["--extra", name, "pyproject.toml", f"{folder}/requirements.in"])
+    if name == "router":
+        inputs += ["--override", f"{folder}/overrides.txt"]
     constraint = [] if below is None else ["--constraint", f"images/{below}/requirements.lock"]
     # glibc 2.36 is Debian 12's, the system of the base.
     system = ["--python-platform", "x86_64-manylinux_2_36", "--only-binary", ":all:"]
