@@ -11,8 +11,8 @@ from pathlib import Path
 import uvloop
 
 from largeforge.kube.cluster import ClusterError
-from largeforge.router.server import Options, StartError, run
-from largeforge.router.settings import Settings, SettingsError
+from largeforge.router.server import Options, run
+from largeforge.router.settings import Settings, SettingsError, StartError
 from largeforge.router.table_file import TableFileError
 
 EX_CONFIG = 78

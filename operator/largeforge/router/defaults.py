@@ -30,6 +30,10 @@ class Operation(Enum):
         self.start_line = b"POST %b HTTP/1.1\r\n" % path
         """How a request begins."""
 
+    def start_line_at(self, prefix: bytes) -> bytes:
+        """How one begins that goes to a server where *prefix* stands before the path."""
+        return b"POST %b%b HTTP/1.1\r\n" % (prefix, self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class _Member:

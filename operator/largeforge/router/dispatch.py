@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 
 from largeforge.router.admission import Connections, Quota, no_room
@@ -11,7 +12,7 @@ from largeforge.router.choose import conversation
 from largeforge.router.clients import Clients
 from largeforge.router.defaults import Operation, splice
 from largeforge.router.exchange import Exchange
-from largeforge.router.http1 import Header, request_lines
+from largeforge.router.http1 import Header, outside_lines, request_lines
 from largeforge.router.limits import Gates
 from largeforge.router.metrics import NO_EXPERT, Metrics
 from largeforge.router.openai import ApiError, shown, unavailable
@@ -32,7 +33,17 @@ _MODEL = b"/v1/models/"
 class RoutedRequest:
     """A call on its way to an engine."""
 
-    __slots__ = ("_after_host", "_before_host", "_body", "_call", "_lines", "_look_up", "_operation", "decision", "key")
+    __slots__ = (
+        "_after_host",
+        "_before_host",
+        "_body",
+        "_call",
+        "_headers",
+        "_look_up",
+        "_operation",
+        "decision",
+        "key",
+    )
 
     def __init__(  # noqa: PLR0913 - what it is made of
         self,
@@ -49,8 +60,7 @@ class RoutedRequest:
         self._operation = operation
         self._call = call
         self._look_up = look_up
-        self._lines = request_lines(headers)
-        self._before_host = operation.start_line
+        self._headers = headers
         self._make()
 
     def renew(self) -> bool:
@@ -76,17 +86,23 @@ class RoutedRequest:
             self._body, length = splice(call.body, [*edits, (call.start, call.end, route.model)])
         else:
             self._body, length = call.with_model(route.model), call.length_with_model(route.model)
-        self._after_host = b"%b%bcontent-length: %d\r\n\r\n" % (route.authorization, self._lines, length)
+        if route.outside is None:
+            self._before_host, lines = self._operation.start_line, request_lines(self._headers)
+        else:
+            self._before_host, lines = self._operation.start_line_at(route.outside), outside_lines(self._headers)
+        self._after_host = b"%b%bcontent-length: %d\r\n\r\n" % (route.authorization, lines, length)
 
 
 class Dispatcher:
     """The router's service: one for the process."""
 
-    def __init__(self, settings: Settings, clients: Clients, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, clients: Clients, metrics: Metrics, *, trust: ssl.SSLContext | None = None
+    ) -> None:
         self.settings = settings
         self.clients = clients
         self.metrics = metrics
-        self.pool = Pool()
+        self.pool = Pool(trust)
         self.gates = Gates(queue_length=settings.queue_length)
         self.draining = False
         self.table: RouteTable | None = None

@@ -23,8 +23,8 @@ GONE = "gone"
 """The client left before its answer was complete."""
 MAX_NOT_FOUND_BYTES = 64 * 1024
 """The longest answer 404 that is looked at before it is handed on."""
-_UNKNOWN_MODEL = b"NotFoundError"
-"""What vLLM calls it when the model is not one of its own; its other 404, for a previous response, has another type."""
+_UNKNOWN_MODEL = (b"NotFoundError", b'"model_not_found"')
+"""What vLLM and OpenAI's API call it when the model is not one of theirs; a 404 for a previous response is another."""
 CUT = "cut"
 """The engine's response broke off after its first byte had been handed on."""
 
@@ -211,7 +211,8 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if self._not_found is not None and upstream is not None:
             held, self._not_found = bytes(self._not_found), None
-            if _UNKNOWN_MODEL in held:  # it has lost the adapter, say by a restart; the table will say so soon
+            if any(mark in held for mark in _UNKNOWN_MODEL):
+                # It has lost the adapter, say by a restart; the table will say so soon.
                 self.faults += ("unknown_model",)
                 self._again(
                     self._no_pod("the engine does not know the model at the moment"),

@@ -51,6 +51,27 @@ _NOT_UPSTREAM = HOP_BY_HOP | {
     b"x-prefiller-host-port",
     b"x-encoder-hosts-ports",
 }
+_NOT_DOWNSTREAM = HOP_BY_HOP | {
+    # An engine, or a server outside, has nothing to say of the router's own name in its clients' browsers,
+    b"set-cookie",
+    b"alt-svc",
+    b"strict-transport-security",
+    # nor of whose account the router uses there.
+    b"openai-organization",
+    b"openai-project",
+}
+_OUTSIDE = frozenset(
+    (
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"content-type",
+        b"idempotency-key",
+        b"openai-beta",
+        b"user-agent",
+    )
+)
+"""Of a client's headers, those that a server outside of the cluster gets: what others say is for those inside."""
 _OURS = (b"x-largeforge-",)
 _ROUTING = (*_OURS, b"x-forwarded-", b"x-vsr-", b"x-vllm-", b"x-gateway-", b"x-envoy-", b"x-semantic-router-")
 """How the names of internal headers begin: ours, those of proxies, and those of other routers before an engine."""
@@ -80,9 +101,14 @@ def request_lines(headers: Iterable[Header]) -> bytes:
     return b"".join(_lines(headers, _NOT_UPSTREAM, _ROUTING))
 
 
+def outside_lines(headers: Iterable[Header]) -> bytes:
+    """Those of a client's header lines that a server outside of the cluster gets."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers if header[0] in _OUTSIDE])
+
+
 def response_lines(headers: Iterable[Header], *, chunked: bool) -> bytes:
     """Those of an engine's header lines that the client gets; the framing is the engine's own where it is *chunked*."""
-    lines = _lines(headers, HOP_BY_HOP, _OURS)
+    lines = _lines(headers, _NOT_DOWNSTREAM, _OURS)
     if chunked:
         lines.append(b"transfer-encoding: chunked\r\n")
     return b"".join(lines)

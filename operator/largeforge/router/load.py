@@ -60,7 +60,7 @@ class Loads:
 
     async def round(self, session: aiohttp.ClientSession) -> None:
         """Ask every engine once."""
-        peers = list(self._pool.peers)
+        peers = [peer for peer in self._pool.peers if not peer.pod.external]
         await asyncio.gather(*(self._ask(session, peer) for peer in peers))
         oldest = self._clock() - STALE_AFTER * self._every_seconds
         self._heard = {peer: self._heard[peer] for peer in peers if self._heard.get(peer, oldest) > oldest}

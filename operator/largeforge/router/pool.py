@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from largeforge.router.breaker import Breaker
 from largeforge.router.choose import pick
+from largeforge.router.endpoints import Pod
+from largeforge.router.external import host_of
 from largeforge.router.http1 import keep_alive
-from largeforge.router.table import Pod, Route
+from largeforge.router.table import Route
 from largeforge.router.upstream import DechunkedUpstream, Upstream
 
 IDLE_SECONDS = 4.0
 """vLLM's server closes an idle connection after 5 s; a request must not be on its way then."""
+SHUTDOWN_SECONDS = 2.0
+"""How long a server outside has for its farewell in TLS, before the socket is closed."""
 MAX_IDLE = 128
 """Idle connections that are kept for one pod."""
 
@@ -21,8 +26,11 @@ MAX_IDLE = 128
 class Peer:
     """One pod."""
 
-    def __init__(self, pod: Pod) -> None:
+    def __init__(self, pod: Pod, tls: ssl.SSLContext | None) -> None:
         self.pod = pod
+        if pod.tls and tls is None:
+            raise AssertionError("nobody's certificate is trusted")
+        self._tls = tls if pod.tls else None
         self.in_flight = 0
         self.foreign = 0
         """What the engine has under way for others than this router, as it said itself."""
@@ -30,8 +38,9 @@ class Peer:
         """Whether it said so lately."""
         self.breaker = Breaker()
         self.number = int.from_bytes(hashlib.sha256(f"{pod.host}|{pod.port}".encode()).digest()[:8], "big")
-        where = f"{_bracketed(pod.host)}:{pod.port}"
+        where = host_of(pod)
         self.url = f"http://{where}"
+        """Of a pod of the cluster."""
         self.host_line = f"host: {where}\r\n".encode()
         self._loop = asyncio.get_running_loop()
         self._idle: list[Upstream] = []
@@ -52,7 +61,14 @@ class Peer:
         upstream = (DechunkedUpstream if dechunked else Upstream)(self._give, self._forget)
         try:
             async with asyncio.timeout(seconds):
-                await self._loop.create_connection(lambda: upstream, self.pod.host, self.pod.port)
+                await self._loop.create_connection(
+                    lambda: upstream,
+                    self.pod.host,
+                    self.pod.port,
+                    ssl=self._tls,
+                    server_hostname=self.pod.host if self._tls else None,
+                    ssl_shutdown_timeout=SHUTDOWN_SECONDS if self._tls else None,
+                )
         except BaseException:
             upstream.abandon()  # a cancellation may come just when the connection is made
             raise
@@ -86,7 +102,8 @@ class Peer:
 class Pool:
     """All pods that the route table names, and which of them a route has."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._peers: dict[Pod, Peer] = {}
         self._of_route: dict[str, tuple[Peer, ...]] = {}
         self._turn = 0
@@ -125,9 +142,5 @@ class Pool:
     def _peer(self, pod: Pod) -> Peer:
         peer = self._peers.get(pod)
         if peer is None:
-            peer = self._peers[pod] = Peer(pod)
+            peer = self._peers[pod] = Peer(pod, self._tls)
         return peer
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

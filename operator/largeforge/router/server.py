@@ -13,32 +13,23 @@ from pathlib import Path
 
 from aiohttp import web
 
-from largeforge.api.inferenceservice import InferenceService
-from largeforge.api.keys import engine_key, report_token
-from largeforge.router import clients, table_file, tls
+from largeforge.router import clients, source, tls
 from largeforge.router.clients import Clients, Fingerprint
 from largeforge.router.dispatch import Dispatcher
 from largeforge.router.health import application
-from largeforge.router.load import Loads
 from largeforge.router.metrics import Metrics
 from largeforge.router.protocol import ClientConnection
 from largeforge.router.report import Reports
-from largeforge.router.settings import Settings
-from largeforge.router.table import EngineKey, RouteTable
-from largeforge.router.watch import TableWatch
+from largeforge.router.settings import Settings, StartError
+from largeforge.router.table import RouteTable
 
 BACKLOG = 1024
 SWEEP_SECONDS = 0.5
 CLIENTS_POLL_SECONDS = 2.0
-NAMESPACE_KEY_BYTES = 32
 SPARE_DESCRIPTORS = 256
 """Open files beside the sockets of requests: the other port, the API server, idle connections of engines."""
 
 log = logging.getLogger(__name__)
-
-
-class StartError(Exception):
-    """The router cannot start as it is configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +53,6 @@ def load_clients(settings: Settings) -> Clients:
             " (LARGEFORGE_CLIENTS_DIR), or set LARGEFORGE_ALLOW_UNAUTHENTICATED=true"
         )
     return found
-
-
-def load_namespace_key(path: Path) -> bytes:
-    """The key from which those of the namespace's engines, and the report's token, are computed."""
-    try:
-        key = path.read_bytes()
-    except OSError as error:
-        raise StartError(f"the namespace key cannot be read: {error}; mount it or set its variable") from error
-    if len(key) != NAMESPACE_KEY_BYTES:
-        raise StartError(f"{path}: the namespace key must have {NAMESPACE_KEY_BYTES} bytes (got {len(key)})")
-    return key
-
-
-def engine_keys(namespace_key: bytes) -> EngineKey:
-    """What computes an engine's key from the namespace's."""
-
-    def of_service(service: InferenceService) -> str:
-        return engine_key(namespace_key, service.metadata.uid)
-
-    return of_service
 
 
 async def follow_clients(
@@ -184,7 +155,8 @@ def load_certificate(settings: Settings) -> tls.Certificate | None:
 async def run(settings: Settings, options: Options) -> None:
     """Serve until SIGTERM or SIGINT; `StartError` where that cannot begin."""
     seen = await asyncio.to_thread(clients.fingerprint, settings.clients_dir)
-    dispatcher = Dispatcher(settings, await asyncio.to_thread(load_clients, settings), Metrics())
+    trust = await asyncio.to_thread(source.load_trust, settings)
+    dispatcher = Dispatcher(settings, await asyncio.to_thread(load_clients, settings), Metrics(), trust=trust)
     certificate = await asyncio.to_thread(load_certificate, settings)
     raise_descriptor_limit(settings)
     stop = asyncio.Event()
@@ -202,22 +174,16 @@ async def run(settings: Settings, options: Options) -> None:
 
     async with contextlib.AsyncExitStack() as stack:
         if options.table is not None:
-            publish(await asyncio.to_thread(table_file.load, options.table))
-            source = reports = None
+            found = await source.from_file(options.table, settings, publish)
         else:
-            namespace_key = await asyncio.to_thread(load_namespace_key, settings.namespace_key_file)
-            reports = Reports(report_token(namespace_key), dispatcher.generations)
-            source = await _cluster(settings, namespace_key, publish, stack)
+            found = await source.from_cluster(settings, dispatcher, publish, trust=trust, stack=stack)
         sweep = await stack.enter_async_context(
-            serving(dispatcher, options, ready=ready, certificate=certificate, reports=reports)
+            serving(dispatcher, options, ready=ready, certificate=certificate, reports=found.reports)
         )
         background = [asyncio.create_task(follow_clients(dispatcher, seen))]
         if certificate is not None:
             background.append(asyncio.create_task(tls.follow(certificate)))
-        if source is not None:
-            background.append(asyncio.create_task(source.run()))
-            loads = Loads(dispatcher.pool, every_seconds=settings.load_seconds)
-            background.append(asyncio.create_task(loads.run()))
+        background += [asyncio.ensure_future(job()) for job in found.jobs]
         log.info(
             "started on port %d%s, health and metrics on %d",
             options.port,
@@ -230,21 +196,6 @@ async def run(settings: Settings, options: Options) -> None:
         await asyncio.gather(*background, return_exceptions=True)
         log.info("stopping: %d connections open", len(dispatcher.connections))
     log.info("stopped")
-
-
-async def _cluster(
-    settings: Settings, namespace_key: bytes, publish: Callable[[RouteTable], None], stack: contextlib.AsyncExitStack
-) -> TableWatch:
-    from largeforge.kube.client import connect  # its libraries take a second to load, which a file does not need
-
-    cluster = await stack.enter_async_context(connect(user_agent="largeforge-router"))
-    return TableWatch(
-        cluster,
-        settings.namespace,
-        engine_key=engine_keys(namespace_key),
-        publish=publish,
-        snapshot_file=settings.snapshot_file,
-    )
 
 
 async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:

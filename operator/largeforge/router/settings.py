@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from largeforge.api.model import StrictModel
 
@@ -15,8 +15,22 @@ PREFIX = "LARGEFORGE_"
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
+def _split(text: object) -> object:
+    return tuple(filter(None, (part.strip() for part in text.split(",")))) if isinstance(text, str) else text
+
+
+ExternalHosts = Annotated[
+    tuple[Annotated[str, Field(max_length=253, pattern=r"^(\*\.)?[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?$")], ...],
+    BeforeValidator(_split),
+]
+
+
 class SettingsError(Exception):
     """A variable of the environment is wrong."""
+
+
+class StartError(Exception):
+    """The router cannot start as it is configured."""
 
 
 class Settings(StrictModel):
@@ -50,6 +64,14 @@ class Settings(StrictModel):
     """How often each engine is asked how much it has under way."""
     snapshot_file: Path | None = None
     """Where the objects of the last table are kept, for a start while the API server is away; without it, nowhere."""
+    external_hosts: ExternalHosts = ()
+    """The hosts that External Experts may name, separated by commas; `*.example.com` stands for all below it."""
+    external_keys_dir: Path | None = None
+    """One file for each External Expert with a key, named as the Expert."""
+    external_ca_file: Path | None = None
+    """PEM certificates of authorities that are trusted for External Experts, beside the system's."""
+    external_probe_seconds: Seconds = 60
+    """How often each External Expert is asked for a generation of a few tokens."""
     head_seconds: Seconds = 10
     """From a request's first byte to the end of its headers; also from connecting to the first byte."""
     body_idle_seconds: Seconds = 30

@@ -5,38 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from largeforge.api.expert import Endpoint as ExpertEndpoint
 from largeforge.api.expert import Expert, Limits
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import condition, is_true
-from largeforge.api.names import INFERENCESERVICE_LABEL, READY
-from largeforge.resources.names import engine_name
+from largeforge.api.names import READY
 from largeforge.router.classify import DOMAIN_WEIGHT, KEYWORD_WEIGHT, Matcher, Pattern, matcher_of
 from largeforge.router.defaults import Additions, additions
+from largeforge.router.endpoints import Endpoint, Pod, by_service, endpoints_of
+from largeforge.router.external import External, ExternalError, Externals
 from largeforge.router.openai import AUTO, ModelCard, model_card, model_list
-
-SERVICE_NAME_LABEL = "kubernetes.io/service-name"
-PORT_NAME = "http"
 
 EngineKey = Callable[[InferenceService], str]
 """The API key of a service's engine; empty for an engine without one."""
-
-
-class Pod(NamedTuple):
-    """Where an engine listens."""
-
-    host: str
-    port: int
-
-
-class Endpoint(NamedTuple):
-    """A ready pod of a service."""
-
-    uid: str
-    pod: Pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +43,8 @@ class Route:
     """Requests under way at a time; None is no bound."""
     timeout_seconds: float | None = None
     """From a request that is there whole to the end of its answer; None is no bound."""
+    outside: bytes | None = None
+    """Of an External Expert: what stands before `/v1` in the path, perhaps nothing. None for an engine of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +81,10 @@ class RouteTable:
     """What those see that one names; clients with the same rights share a view."""
     generations: Mapping[str, int] = field(default_factory=dict)
     """The `metadata.generation` of each Expert that holds its name, ready or not."""
+    externals: Mapping[str, External] = field(default_factory=dict)
+    """Where each External Expert is answered that may be asked, whether it answers or not."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Why an External Expert must not be asked, by name."""
     snapshot_age_seconds: float | None = field(default=None, compare=False)
     """How old the snapshot was that this comes from; None where it comes from the objects themselves."""
 
@@ -126,6 +117,8 @@ class _Found:
     disabled: set[str] = field(default_factory=set)
     experts: list[Expert] = field(default_factory=list)
     """Those that hold their names, the oldest first."""
+    externals: dict[str, External] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def build(
@@ -133,10 +126,14 @@ def build(
     services: Iterable[InferenceService],
     slices: Iterable[Mapping[str, Any]],
     engine_key: EngineKey,
+    externals: Externals | None = None,
 ) -> RouteTable:
-    """The table of these objects. Names are one space: of equal names the older object has it, whoever may use it."""
+    """The table of these objects; without *externals* no External Expert may be asked.
+
+    Names are one space: of equal names the older object has it, whoever may use it.
+    """
     by_name = {service.metadata.name: service for service in services}
-    endpoints = {name: _endpoints(name, of_service) for name, of_service in _by_service(slices).items()}
+    endpoints = {name: endpoints_of(name, of_service) for name, of_service in by_service(slices).items()}
     found = _Found()
     taken: set[str] = set()
     objects: list[Expert | InferenceService] = [*experts, *by_name.values()]
@@ -148,7 +145,7 @@ def build(
         if isinstance(item, InferenceService):
             pods = tuple(endpoint.pod for endpoint in endpoints.get(name, ()))
             if pods:
-                found.routes[name] = _route(item, item, name, pods, engine_key)
+                found.routes[name] = _route(item, name, pods, key=engine_key(item))
             continue
         if item.spec.stage == "Archived":
             continue
@@ -156,13 +153,31 @@ def build(
         service = by_name.get(item.spec.service_name)
         if not item.spec.routing.enabled:
             found.disabled.add(name)
+        elif item.spec.endpoint is not None:
+            _external(found, item, item.spec.endpoint, externals or Externals())
         elif (why := _unready(item, service)) is not None or service is None or item.status.placement is None:
             found.unready[name] = why or "not placed yet"
         elif pods := _placed(item, endpoints.get(service.metadata.name, ())):
-            found.routes[name] = _route(item, service, item.status.placement.engine_name, pods, engine_key)
+            found.routes[name] = _route(item, item.status.placement.engine_name, pods, key=engine_key(service))
         else:
             found.unready[name] = f"no ready pod of InferenceService '{service.metadata.name}' has it loaded"
     return _table(found)
+
+
+def _external(found: _Found, expert: Expert, endpoint: ExpertEndpoint, externals: Externals) -> None:
+    """Where the Expert is answered, and its route if it is proven."""
+    name = expert.metadata.name
+    try:
+        external = externals.of(expert, endpoint)
+    except ExternalError as error:
+        found.refused[name] = found.unready[name] = str(error)
+        return
+    found.externals[name] = external
+    why = _not_ready(expert) or externals.problem(external)
+    if why is not None:
+        found.unready[name] = why
+    else:
+        found.routes[name] = _route(expert, external.model, (external.pod,), key=external.key, outside=external.prefix)
 
 
 def _table(found: _Found) -> RouteTable:
@@ -190,6 +205,8 @@ def _table(found: _Found) -> RouteTable:
             client: view(frozenset(name for name, allowed in closed.items() if client not in allowed))
             for client in named
         },
+        externals=found.externals,
+        refused=found.refused,
         generations={expert.metadata.name: expert.metadata.generation for expert in found.experts},
     )
 
@@ -227,12 +244,17 @@ def _age(item: Expert | InferenceService) -> tuple[datetime, str, str]:
 
 def _unready(expert: Expert, service: InferenceService | None) -> str | None:
     """Why *expert* is not ready, in its own words; None where it is."""
-    if not is_true(expert.status.conditions, READY):
-        ready = condition(expert.status.conditions, READY)
-        return (ready and ready.message) or "not observed yet"
-    if service is None:
+    why = _not_ready(expert)
+    if why is None and service is None:
         return f"InferenceService '{expert.spec.service_name}' does not exist"
-    return None
+    return why
+
+
+def _not_ready(expert: Expert) -> str | None:
+    if is_true(expert.status.conditions, READY):
+        return None
+    ready = condition(expert.status.conditions, READY)
+    return (ready and ready.message) or "not observed yet"
 
 
 def _placed(expert: Expert, endpoints: Iterable[Endpoint]) -> tuple[Pod, ...]:
@@ -243,13 +265,8 @@ def _placed(expert: Expert, endpoints: Iterable[Endpoint]) -> tuple[Pod, ...]:
 
 
 def _route(
-    item: Expert | InferenceService,
-    service: InferenceService,
-    model: str,
-    pods: tuple[Pod, ...],
-    engine_key: EngineKey,
+    item: Expert | InferenceService, model: str, pods: tuple[Pod, ...], *, key: str, outside: bytes | None = None
 ) -> Route:
-    key = engine_key(service)
     created = item.metadata.creation_timestamp
     limits = item.spec.limits if isinstance(item, Expert) else Limits()
     return Route(
@@ -262,38 +279,5 @@ def _route(
         additions=additions(item.spec.defaults) if isinstance(item, Expert) else None,
         most=limits.max_concurrent_requests,
         timeout_seconds=limits.timeout_seconds,
+        outside=outside,
     )
-
-
-def _by_service(slices: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The slices of each service's own engine Service, those of IPv4 first."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for item in sorted(slices, key=lambda s: (s.get("addressType", ""), s["metadata"].get("name", ""))):
-        labels = item["metadata"].get("labels") or {}
-        service = labels.get(INFERENCESERVICE_LABEL)
-        if service and labels.get(SERVICE_NAME_LABEL) == engine_name(service):
-            found.setdefault(service, []).append(item)
-    return found
-
-
-def _endpoints(service: str, slices: Iterable[Mapping[str, Any]]) -> tuple[Endpoint, ...]:
-    """The ready endpoints, each pod once (a dual-stack pod is in two slices)."""
-    found: dict[str, Endpoint] = {}
-    for item in slices:
-        port = _port(item)
-        for endpoint in item.get("endpoints") or ():
-            # No word on readiness means ready, says the API.
-            ready = (endpoint.get("conditions") or {}).get("ready") is not False
-            if port is None or not ready or not endpoint.get("addresses"):
-                continue
-            address = endpoint["addresses"][0]
-            uid = (endpoint.get("targetRef") or {}).get("uid", "")
-            found.setdefault(uid or f"{service}/{address}", Endpoint(uid, Pod(address, port)))
-    return tuple(found.values())
-
-
-def _port(item: Mapping[str, Any]) -> int | None:
-    ports = item.get("ports") or ()
-    named = next((entry for entry in ports if entry.get("name") == PORT_NAME), None)
-    chosen = named or next(iter(ports), None)
-    return chosen.get("port") if chosen else None

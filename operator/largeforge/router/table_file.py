@@ -22,7 +22,9 @@ from largeforge.api.meta import Condition, ObjectMeta
 from largeforge.api.model import LargeForgeName, StrictModel
 from largeforge.api.names import INFERENCESERVICE_LABEL, READY, Reason
 from largeforge.resources.names import engine_name
-from largeforge.router.table import PORT_NAME, SERVICE_NAME_LABEL, RouteTable, build
+from largeforge.router.endpoints import PORT_NAME, SERVICE_NAME_LABEL
+from largeforge.router.external import Externals
+from largeforge.router.table import RouteTable, build
 
 
 class TableFileError(Exception):
@@ -44,16 +46,16 @@ class _Endpoints(StrictModel):
     endpoints: list[Endpoint]
 
 
-def load(path: Path) -> RouteTable:
+def load(path: Path, externals: Externals | None = None) -> RouteTable:
     """The table that the file describes; `TableFileError` says what is wrong with it."""
     try:
         documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-        return table(documents)
+        return table(documents, externals)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         raise TableFileError(f"{path}: {_message(error)}") from error
 
 
-def table(documents: Iterable[Any]) -> RouteTable:
+def table(documents: Iterable[Any], externals: Externals | None = None) -> RouteTable:
     """The table of a file's documents, each an object, a list of objects, or `endpoints: [...]`."""
     experts: list[Expert] = []
     endpoints: list[Endpoint] = []
@@ -68,7 +70,8 @@ def table(documents: Iterable[Any]) -> RouteTable:
             raise ValueError(f"kind {item.get('kind')!r}: write Expert, InferenceService, or a list named endpoints")
     known = {endpoint.service for endpoint in endpoints}
     for expert in experts:
-        if (service := expert.spec.service_name) not in known:
+        service = expert.spec.service_name
+        if expert.spec.endpoint is None and service not in known:
             raise ValueError(f"Expert '{expert.metadata.name}': no endpoint has service '{service}'; add one")
     keys = {endpoint.service: endpoint.key for endpoint in endpoints}
     return build(
@@ -76,6 +79,7 @@ def table(documents: Iterable[Any]) -> RouteTable:
         [_service(name) for name in sorted(known)],
         [_slice(endpoint, index) for index, endpoint in enumerate(endpoints)],
         lambda service: keys[service.metadata.name],
+        externals,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from largeforge.kube.cluster import (
     WatchEvent,
 )
 from largeforge.router import snapshot
+from largeforge.router.external import Externals
 from largeforge.router.snapshot import Objects, SnapshotError
 from largeforge.router.table import EngineKey, RouteTable, build
 
@@ -50,24 +52,28 @@ _KINDS: dict[Resource, Callable[[Manifest], Any]] = {
 class TableWatch:
     """Publishes each new table, the first once all is listed; while the API server is away, the last stays in use."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a table is made of, and where it goes
         self,
         cluster: Cluster,
         namespace: str,
         *,
         engine_key: EngineKey,
         publish: Callable[[RouteTable], None],
+        externals: Externals | None = None,
         snapshot_file: Path | None = None,
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._engine_key = engine_key
         self._publish = publish
+        self._externals = externals
         self._objects: dict[Resource, dict[str, Any]] = {resource: {} for resource in _KINDS}
         self._synced: set[Resource] = set()
         self._changed = asyncio.Event()
         self._published: RouteTable | None = None
         self._snapshot_file = snapshot_file
+        self._recalled: tuple[Objects, float] | None = None
+        """The snapshot in use and when it was written, by the monotonic clock; None once there is a table of now."""
         self._unsaved = asyncio.Event()
 
     async def run(self) -> None:
@@ -79,6 +85,13 @@ class TableWatch:
             if self._snapshot_file is not None:
                 tasks.create_task(self._recall(self._snapshot_file))
                 tasks.create_task(self._save(self._snapshot_file))
+
+    def refresh(self) -> None:
+        """Build the table anew: what is known of External experts has changed."""
+        if self._recalled is not None:
+            self._publish_recalled(*self._recalled)
+        elif self._published is not None:
+            self._changed.set()
 
     async def _follow(self, resource: Resource) -> None:
         while True:
@@ -111,6 +124,7 @@ class TableWatch:
             if self._published is not None and self._published.snapshot_age_seconds is None:
                 await asyncio.sleep(DEBOUNCE_SECONDS)
             self._changed.clear()
+            self._recalled = None
             before, table = self._published, self._table(self._known())
             # Most changes of a status mean nothing to a request.
             if before is None or before.snapshot_age_seconds is not None or table != before:
@@ -125,7 +139,7 @@ class TableWatch:
         )
 
     def _table(self, objects: Objects) -> RouteTable:
-        return build(objects.experts, objects.services, objects.slices, self._engine_key)
+        return build(objects.experts, objects.services, objects.slices, self._engine_key, self._externals)
 
     async def _recall(self, path: Path) -> None:
         """Use the snapshot where the API server has not answered in time."""
@@ -141,7 +155,11 @@ class TableWatch:
             return
         objects, age = found
         log.warning("the API server does not answer: the table is that of %.0f s ago, from %s", age, path)
-        self._published = replace(self._table(objects), snapshot_age_seconds=age)
+        self._recalled = objects, time.monotonic() - age
+        self._publish_recalled(*self._recalled)
+
+    def _publish_recalled(self, objects: Objects, written: float) -> None:
+        self._published = replace(self._table(objects), snapshot_age_seconds=time.monotonic() - written)
         self._publish(self._published)
 
     async def _save(self, path: Path) -> None:

@@ -242,6 +242,22 @@ def test_each_namespace_has_a_router_of_its_own() -> None:
         assert [o["metadata"]["namespace"] for o in named] == ["sales", "support"], kind
 
 
+def test_without_external_hosts_a_router_has_nothing_of_them() -> None:
+    pod = dict(pods(of_set("default")))["Deployment largeforge-router"]
+    assert "external" not in json.dumps(pod).lower()
+
+
+def test_keys_of_external_experts_are_files_of_the_router_alone() -> None:
+    found = dict(pods(of_set("teams")))
+    holders = {where for where, pod in found.items() if "keys-of-external-experts" in json.dumps(pod)}
+    assert holders == {"Deployment largeforge-router"}
+    env = {each["name"]: each.get("value") for each in found["Deployment largeforge-router"]["containers"][0]["env"]}
+    assert env["LARGEFORGE_EXTERNAL_HOSTS"] == "llm.example,*.models.example"
+    mounts = {each["mountPath"] for each in found["Deployment largeforge-router"]["containers"][0]["volumeMounts"]}
+    assert env["LARGEFORGE_EXTERNAL_KEYS_DIR"] in mounts
+    assert str(Path(env["LARGEFORGE_EXTERNAL_CA_FILE"]).parent) in mounts
+
+
 def test_the_operator_finds_the_report_of_each_namespaces_router_by_its_label() -> None:
     found = [o for o in of_set("teams") if ROUTER_LABEL in o["metadata"].get("labels", {})]
     assert [(o["kind"], o["metadata"]["namespace"]) for o in found] == [("Service", "sales"), ("Service", "support")]
@@ -361,6 +377,10 @@ def test_the_charts_copy_of_the_crds_is_current() -> None:
         "router.limits.maxRequestsPerClient=many",
         "router.limits.queueLength=-1",
         "router.limits.queueSeconds=0",
+        "router.externalHosts={https://llm.example}",
+        "router.externalHosts={*}",
+        "router.externalKeysSecret=A_b",
+        "router.externalCaConfigMap=A_b",
         "images.trainer.digest=sha256:abc",
         "images.engine.tag=",
         "imagePullPolicy=Sometimes",

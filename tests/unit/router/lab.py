@@ -105,8 +105,8 @@ class Engine:
         self.port = 0
         self._arrived = asyncio.Condition()
 
-    async def start(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def start(self, context: ssl.SSLContext | None = None) -> asyncio.Server:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
         self.port = server.sockets[0].getsockname()[1]
         return server
 
@@ -277,9 +277,9 @@ class Lab:
     def __init__(self, stack: contextlib.AsyncExitStack) -> None:
         self._stack = stack
 
-    async def engine(self, script: Script = answer) -> Engine:
+    async def engine(self, script: Script = answer, *, context: ssl.SSLContext | None = None) -> Engine:
         engine = Engine(script)
-        server = await engine.start()
+        server = await engine.start(context)
         self._stack.callback(server.close)
         return engine
 
@@ -288,12 +288,12 @@ class Lab:
         *engines: Engine | int,
         clients: Clients | None = None,
         certificate: tls.Certificate | None = None,
+        trust: ssl.SSLContext | None = None,
         **settings: Any,
     ) -> Router:
         loop = asyncio.get_running_loop()
-        dispatcher = Dispatcher(
-            Settings(**settings), Clients({"team": [KEY]}) if clients is None else clients, Metrics()
-        )
+        keys = Clients({"team": [KEY]}) if clients is None else clients
+        dispatcher = Dispatcher(Settings(**settings), keys, Metrics(), trust=trust)
         ports = [engine if isinstance(engine, int) else engine.port for engine in engines]
         if ports:
             dispatcher.replace_table(table_of(*ports))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from largeforge.router.table import Pod
+from largeforge.router.endpoints import Pod
 from tests.unit.router.lab import (
     CHAT,
     CHAT_STREAM,

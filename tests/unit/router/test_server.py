@@ -14,9 +14,10 @@ import pytest
 
 from largeforge.api.keys import engine_key
 from largeforge.router import snapshot
-from largeforge.router.server import Options, StartError, engine_keys, load_namespace_key, serving
-from largeforge.router.settings import Settings, SettingsError
+from largeforge.router.server import Options, serving
+from largeforge.router.settings import Settings, SettingsError, StartError
 from largeforge.router.snapshot import Objects
+from largeforge.router.source import engine_keys, load_namespace_key
 from tests.unit.router.lab import CHAT, CHAT_STREAM, KEY, LAST, STREAM, Lab, Raw, Received, chunk, event, get, post
 from tests.unit.router.test_table import endpoint, expert, service, slice_
 

@@ -7,10 +7,11 @@ import pytest
 
 from largeforge.api.expert import Expert
 from largeforge.api.inferenceservice import InferenceService
+from largeforge.router.endpoints import Pod
 from largeforge.router.openai import ApiError
 from largeforge.router.resolve import resolve
 from largeforge.router.scan import scan
-from largeforge.router.table import Pod, build
+from largeforge.router.table import build
 
 
 def service(name: str = "smol", *, created: str = "2026-01-01T00:00:00Z", **metadata: Any):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from largeforge.router.table import Pod
+from largeforge.router.endpoints import Pod
 from largeforge.router.table_file import TableFileError, load
 from tests.unit.router.lab import EXPERTS
 
