@@ -14,6 +14,7 @@ from dev.paths import CACHE, REPO
 from dev.steps import StepError, report, run, step
 
 GENERATORS = (
+    ("dev.engineargs",),
     ("largeforge.api.crds", "crds"),
     ("largeforge.api.crds", "charts/largeforge/files/crds"),
     ("dev.reference",),

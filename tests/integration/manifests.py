@@ -17,11 +17,74 @@ def inferenceservice() -> Manifest:
         "spec": {
             "model": {"uri": "pvc://models/qwen2.5-7b"},
             "replicas": 2,
-            "engine": {"maxModelLen": 8192, "extraArgs": {"max-num-seqs": "64"}},
+            "engine": {"maxModelLen": 8192, "extraArgs": {"seed": "64"}},
             "lora": {"store": "pvc://models", "maxLoras": 4, "maxLoraRank": 64},
             "compute": {"gpusPerReplica": 1},
         },
     }
+
+
+def full_inferenceservice() -> Manifest:
+    """Every field that is not in the plain one."""
+    return {
+        "apiVersion": "largeforge.ai/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": "qwen-full"},
+        "spec": {
+            "model": {
+                "uri": "hf://Qwen/Qwen2.5-7B-Instruct",
+                "revision": "main",
+                "secretRef": {"name": "hub", "key": "token"},
+                "tokenizer": "pvc://models/tokenizer",
+                "trustRemoteCode": False,
+            },
+            "servedModelNames": ["qwen", "Qwen/Qwen2.5-7B-Instruct"],
+            "replicas": 1,
+            "stopped": False,
+            "engine": {
+                "dtype": "bfloat16",
+                "quantization": "awq",
+                "kvCacheDtype": "fp8",
+                "maxModelLen": 8192,
+                "gpuMemoryUtilization": 0.9,
+                "maxNumSeqs": 64,
+                "maxNumBatchedTokens": 8192,
+                "tensorParallelSize": 2,
+                "pipelineParallelSize": 2,
+                "enablePrefixCaching": True,
+                "enforceEager": True,
+                "chatTemplate": "configmap://templates/qwen.jinja",
+                "toolCallParser": "hermes",
+                "reasoningParser": "qwen3",
+                "speculativeConfig": {
+                    "method": "ngram",
+                    "numSpeculativeTokens": 3,
+                    "promptLookupMax": 4,
+                    "promptLookupMin": 2,
+                },
+                "extraArgs": {"seed": "7"},
+                "env": [{"name": "VLLM_LOGGING_LEVEL", "value": "WARNING"}],
+            },
+            "lora": {"store": "pvc://models", "maxLoras": 4, "maxLoraRank": 64, "maxCpuLoras": 8},
+            "compute": {"gpusPerReplica": 4, "gpuResource": "nvidia.com/gpu"},
+            "autoscaling": {"minReplicas": 1, "maxReplicas": 4, "metric": "KVCacheUsage", "target": 90},
+            "rollout": {"maxSurge": 1, "maxUnavailable": 0},
+            "drainSeconds": 120,
+            "startup": {"timeoutSeconds": 3600},
+            "cache": {"uri": "pvc://cache/engines"},
+            "service": {"type": "ClusterIP", "annotations": {"a": "b"}},
+            "networkPolicy": {
+                "enabled": True,
+                "allowFrom": [{"namespaceLabels": {"team": "monitoring"}, "podLabels": {"app": "prometheus"}}],
+            },
+        },
+    }
+
+
+def service_of_an_expert() -> Manifest:
+    made = inferenceservice()
+    made["spec"]["model"] = {"expertRef": {"name": "general"}}
+    return made
 
 
 def adapter_expert() -> Manifest:
@@ -79,6 +142,8 @@ def model_expert() -> Manifest:
 
 GOOD = {
     **GOOD_JOBS,
+    "inferenceservice of an expert": service_of_an_expert,
+    "full inferenceservice": full_inferenceservice,
     "inferenceservice": inferenceservice,
     "adapter expert": adapter_expert,
     "model expert": model_expert,
@@ -126,14 +191,64 @@ BAD = [
     # InferenceService
     Bad(SERVICE, {"metadata.name": "auto"}, "'auto' is the router's own name"),
     Bad(SERVICE, {"metadata.name": "b" * 41}, "at most 40 characters"),
-    Bad(SERVICE, {"spec.model.uri": "hf://org/model"}, "spec.model.uri"),
+    Bad(SERVICE, {"spec.model.uri": "s3://bucket/model"}, "spec.model.uri"),
+    Bad(SERVICE, {"spec.model.uri": REMOVED}, "set either model.uri or model.expertRef"),
+    Bad(SERVICE, {"spec.model.expertRef": {"name": "x"}}, "set either model.uri or model.expertRef"),
+    Bad(SERVICE, {"spec.model.revision": "main"}, "model.revision is of a repository of the hub"),
+    Bad(SERVICE, {"spec.model.secretRef": {"name": "x"}}, "model.secretRef is a token of the hub"),
+    Bad(SERVICE, {"spec.servedModelNames": ["qwen", "auto"]}, "servedModelNames: 'auto' is the router's own name"),
+    Bad(SERVICE, {"spec.servedModelNames": ["qwen", "qwen"]}, "duplicate entries"),
+    Bad(SERVICE, {"spec.servedModelNames": ["-x"]}, "spec.servedModelNames[0]"),
+    Bad(SERVICE, {"spec.engine.dtype": "--dtype"}, "spec.engine.dtype"),
+    Bad(SERVICE, {"spec.engine.gpuMemoryUtilization": 1.1}, "spec.engine.gpuMemoryUtilization"),
+    Bad(
+        SERVICE,
+        {"spec.compute.gpusPerReplica": 0, "spec.engine.gpuMemoryUtilization": 0.9},
+        "engine.gpuMemoryUtilization needs a GPU",
+    ),
+    Bad(
+        SERVICE,
+        {"spec.compute.gpusPerReplica": 0, "spec.engine.tensorParallelSize": 1},
+        "engine.tensorParallelSize and pipelineParallelSize need GPUs",
+    ),
+    Bad(SERVICE, {"spec.engine.tensorParallelSize": 2}, "must be compute.gpusPerReplica"),
+    Bad(SERVICE, {"spec.engine.pipelineParallelSize": 2}, "a multiple of engine.pipelineParallelSize"),
+    Bad(SERVICE, {"spec.engine.chatTemplate": "hf://org/model"}, "spec.engine.chatTemplate"),
+    Bad(
+        SERVICE,
+        {"spec.engine.speculativeConfig": {"method": "custom_class", "numSpeculativeTokens": 3}},
+        "no code from outside in the engine",
+    ),
+    Bad(
+        SERVICE,
+        {"spec.engine.speculativeConfig": {"method": "eagle3", "numSpeculativeTokens": 3}},
+        "this method needs model",
+    ),
+    *(
+        Bad(SERVICE, {"spec.engine.env": [{"name": name, "value": "1"}]}, "opens an endpoint of the engine")
+        for name in ("VLLM_SERVER_DEV_MODE", "VLLM_PLUGINS", "LD_PRELOAD", "HF_TOKEN", "VLLM_RPC_BASE_PATH")
+    ),
+    Bad(SERVICE, {"spec.engine.env": [{"name": "OMP_NUM_THREADS", "value": "1"}]}, "LargeForge sets this variable"),
+    Bad(SERVICE, {"spec.autoscaling": {"minReplicas": 3, "maxReplicas": 2}}, "minReplicas must not be above"),
+    Bad(SERVICE, {"spec.autoscaling": {"maxReplicas": 2, "metric": "CPU", "target": 101}}, "target is a percentage"),
+    Bad(SERVICE, {"spec.rollout": {"maxSurge": 0, "maxUnavailable": 0}}, "one of maxSurge and maxUnavailable"),
+    Bad(SERVICE, {"spec.drainSeconds": 3601}, "spec.drainSeconds"),
+    Bad(SERVICE, {"spec.startup": {"timeoutSeconds": 5}}, "spec.startup.timeoutSeconds"),
+    Bad(SERVICE, {"spec.cache": {"uri": "hf://a/b"}}, "spec.cache.uri"),
+    Bad(SERVICE, {"spec.networkPolicy": {"allowFrom": [{}]}}, "a peer needs namespaceLabels, podLabels or both"),
+    Bad(SERVICE, {"spec.compute.gpuResource": "gpu"}, "spec.compute.gpuResource"),
     Bad(SERVICE, {"spec.replicas": 65}, "spec.replicas"),
     Bad(SERVICE, {"spec.engine.maxModelLen": 0}, "spec.engine.maxModelLen"),
-    Bad(SERVICE, {"spec.engine.extraArgs": {"api-key": "x"}}, "remove it from extraArgs"),
-    Bad(SERVICE, {"spec.engine.extraArgs": {"max-model-len": "9"}}, "set by LargeForge or by a field of its own"),
+    Bad(SERVICE, {"spec.engine.extraArgs": {"api-key": "x"}}, "remove from extraArgs"),
+    Bad(
+        SERVICE,
+        {"spec.engine.extraArgs": {"max-model-len": "9"}},
+        "set by spec.engine.maxModelLen; remove from extraArgs",
+    ),
+    Bad(SERVICE, {"spec.engine.extraArgs": {"no-enable-lora": ""}}, "set by spec.lora; remove from extraArgs"),
     Bad(SERVICE, {"spec.engine.extraArgs": {"--host": "0.0.0.0"}}, "flags of the engine without dashes"),
     Bad(SERVICE, {"spec.engine.extraArgs": {"Max_Seqs": "1"}}, "flags of the engine without dashes"),
-    Bad(SERVICE, {"spec.engine.extraArgs": {"ssl-ca-certs": "/x"}}, "remove it from extraArgs"),
+    Bad(SERVICE, {"spec.engine.extraArgs": {"ssl-ca-certs": "/x"}}, "remove from extraArgs"),
     Bad(SERVICE, {"spec.lora.maxLoraRank": 48}, "supported values"),
     Bad(SERVICE, {"spec.lora.maxCpuLoras": 4}, "one slot stays free for swapping versions"),
     Bad(SERVICE, {"spec.lora.store": REMOVED}, "spec.lora.store: Required value"),

@@ -29,6 +29,8 @@ class FakeCluster:
         self.kill_at = kill_at
         self.refuse = None
         self.documents = {}
+        self.extensions = set()
+        """Types whose CRD is there, `scaledobjects` for example."""
         self._numbers = itertools.count(1)
         for manifest in objects:
             self._put(manifest)
@@ -39,6 +41,11 @@ class FakeCluster:
 
     def drop(self, resource, namespace, name):
         return self.objects.pop((resource.plural, namespace, name))
+
+    def drop_named(self, plural, name):
+        """As `drop`, for an object that is the only one of its name."""
+        (key,) = [k for k in self.objects if (k[0], k[2]) == (plural, name)]
+        return self.objects.pop(key)
 
     def all(self, resource):
         return [copy.deepcopy(m) for (plural, _, _), m in self.objects.items() if plural == resource.plural]
@@ -58,6 +65,8 @@ class FakeCluster:
         self._write("apply", manifest)
         key = self._key(manifest)
         new = merged(self.objects.get(key, {}), manifest)
+        if manifest["kind"] == "Deployment":
+            self._manage_replicas(new, manifest, manager)
         return self._put(new) if new != self.objects.get(key) else copy.deepcopy(new)
 
     async def create_once(self, manifest):
@@ -92,10 +101,28 @@ class FakeCluster:
         status = kept | copy.deepcopy(manifest["status"])
         return self._put(found | {"status": status}) if status != found.get("status") else copy.deepcopy(found)
 
+    async def serves(self, resource):
+        return resource.plural in self.extensions
+
     async def document(self, path):
         if path not in self.documents:
             raise ClusterError(path)
         return self.documents[path]
+
+    def _manage_replicas(self, new, manifest, manager):
+        """The one field whose managers are known: dropped by the last of them, it goes back to its default."""
+        fields = {m["manager"]: m for m in new["metadata"].get("managedFields", [])}
+        had = manager in fields
+        fields.pop(manager, None)
+        if "replicas" in manifest["spec"]:
+            fields[manager] = {
+                "manager": manager,
+                "operation": "Apply",
+                "fieldsV1": {"f:spec": {"f:replicas": {}}},
+            }
+        elif had and not fields:
+            new["spec"]["replicas"] = 1
+        new["metadata"]["managedFields"] = list(fields.values())
 
     def _key(self, manifest):
         return written(manifest).plural, manifest["metadata"]["namespace"], manifest["metadata"]["name"]

@@ -60,6 +60,8 @@ class Kind:
     plural: str
     short: str
     columns: tuple[Column, ...]
+    scale: bool = False
+    """Whether it has the scale subresource, over `spec.replicas`, `status.replicas` and `status.selector`."""
 
     @property
     def name(self) -> str:
@@ -67,6 +69,11 @@ class Kind:
         return self.model.__name__
 
 
+SCALE = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".status.selector",
+}
 AGE = Column("AGE", ".metadata.creationTimestamp", "date")
 
 KINDS = (
@@ -95,13 +102,14 @@ KINDS = (
         "inferenceservices",
         "infsvc",
         (
-            Column("MODEL", ".spec.model.uri"),
+            Column("MODEL", ".status.model.uri"),
             Column("READY", ".status.summary"),
             Column("GPUS", ".spec.compute.gpusPerReplica", "integer"),
             Column("ADAPTERS", ".status.adapterCount", "integer"),
             Column("URL", ".status.url"),
             AGE,
         ),
+        scale=True,
     ),
     Kind(
         Expert,
@@ -230,7 +238,7 @@ def crd(kind: Kind) -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}} | ({"scale": SCALE} if kind.scale else {}),
                     "additionalPrinterColumns": [column.manifest() for column in kind.columns],
                     "schema": {"openAPIV3Schema": _root_schema(kind.model)},
                 }

@@ -6,197 +6,136 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from largeforge.api.common import PodTemplate, ResourceRequirements
-from largeforge.api.meta import Condition, ObjectMeta
-from largeforge.api.model import Model, rules
+from largeforge.api.common import SecretRef
+from largeforge.api.engine import Engine
+from largeforge.api.inferenceservicestatus import InferenceServiceStatus
+from largeforge.api.meta import ObjectMeta
+from largeforge.api.model import LargeForgeName, Model, rules
 from largeforge.api.names import API_VERSION
-from largeforge.api.uri import PvcUriText
+from largeforge.api.serving import (
+    Autoscaling,
+    Lora,
+    Rollout,
+    ServiceOptions,
+    ServingCache,
+    ServingCompute,
+    ServingNetworkPolicy,
+    Startup,
+)
+from largeforge.api.uri import ModelUriText, Revision
 
-RESERVED_ENGINE_ARGS = {
-    "model": "spec.model.uri",
-    "model-tag": "spec.model.uri",
-    "served-model-name": "metadata.name",
-    "max-model-len": "spec.engine.maxModelLen",
-    "enable-lora": "spec.lora",
-    "lora-modules": "an Expert",
-    "max-loras": "spec.lora.maxLoras",
-    "max-lora-rank": "spec.lora.maxLoraRank",
-    "max-cpu-loras": "spec.lora.maxCpuLoras",
-    "tensor-parallel-size": "spec.compute.gpusPerReplica",
-    "shutdown-timeout": "LargeForge",
-    "trust-remote-code": "LargeForge (remote code is refused)",
-    "api-key": "LargeForge",
-    "host": "LargeForge",
-    "port": "LargeForge",
-    "uds": "LargeForge",
-    "middleware": "LargeForge (code in the engine is refused)",
-    "config": "LargeForge (files of arguments are refused)",
-    "logits-processors": "LargeForge (code in the engine is refused)",
-    "tool-parser-plugin": "LargeForge (code in the engine is refused)",
-    "reasoning-parser-plugin": "LargeForge (code in the engine is refused)",
-    "worker-cls": "LargeForge (code in the engine is refused)",
-    "worker-extension-cls": "LargeForge (code in the engine is refused)",
-    "scheduler-cls": "LargeForge (code in the engine is refused)",
-    "allowed-local-media-path": "LargeForge (a client could read the pod's files, its key among them)",
-    "load-format": "LargeForge (safetensors only)",
-    "root-path": "LargeForge",
-    "ssl-keyfile": "LargeForge",
-    "ssl-certfile": "LargeForge",
-}
-"""Arguments of the engine that `extraArgs` may not set, and what sets them."""
 
-_RESERVED = ", ".join(f"'{name}'" for name in sorted(RESERVED_ENGINE_ARGS))
+class ExpertRef(Model):
+    """An Expert of the same namespace."""
+
+    name: LargeForgeName
+    """Its name."""
 
 
 class ServedModel(Model):
     """The base model."""
 
-    uri: PvcUriText
-    """`pvc://claim/path` of a folder with `config.json`, safetensors and a tokenizer."""
-
-
-class Engine(Model):
-    """How vLLM runs; the names are vLLM's."""
-
-    max_model_len: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
-    """The longest prompt and answer together, in tokens; none means the model's own limit."""
-    extra_args: Annotated[
-        dict[
-            Annotated[str, Field(max_length=64)],
-            Annotated[str, Field(max_length=1024)],
-        ],
-        Field(
-            max_length=32,
-            json_schema_extra={
-                "x-kubernetes-validations": [
-                    {
-                        "rule": "self.all(k, k.matches('^[a-z][a-z0-9-]*$'))",
-                        "message": "keys are flags of the engine without dashes before them, for example max-num-seqs",
-                    },
-                    {
-                        # Python's argparse takes any unambiguous beginning of a flag for the flag itself;
-                        # reasoning-parser is a whole flag, and the beginning of one that is refused.
-                        "rule": f"self.all(k, (k == 'reasoning-parser' || ![{_RESERVED}].exists(r, r.startsWith(k)))"
-                        " && !k.startsWith('ssl-'))",
-                        "message": "this flag is set by LargeForge or by a field of its own (maxModelLen, lora,"
-                        " compute), or begins one that is; remove it from extraArgs. Refused are: "
-                        + ", ".join(sorted(RESERVED_ENGINE_ARGS)),
-                    },
-                ]
-            },
-        ),
-    ] = {}
-    """Other flags of the engine, rendered as `--flag=value`, and as `--flag` where the value is empty."""
-
-
-class Lora(Model):
-    """Adapters that are loaded while the engine runs."""
-
     model_config = rules(
+        ("has(self.uri) != has(self.expertRef)", "set either model.uri or model.expertRef"),
         (
-            "!has(self.maxCpuLoras) || self.maxCpuLoras > self.maxLoras",
-            "maxCpuLoras must be above maxLoras: one slot stays free for swapping versions",
+            "!has(self.revision) || (has(self.uri) && self.uri.startsWith('hf://'))",
+            "model.revision is of a repository of the hub; remove it, or write hf:// in model.uri",
+        ),
+        (
+            "!has(self.secretRef) || [has(self.uri) ? self.uri : '', has(self.tokenizer) ? self.tokenizer : '']"
+            ".exists(u, u.startsWith('hf://'))",
+            "model.secretRef is a token of the hub; remove it, or write hf:// in model.uri",
         ),
     )
 
-    store: PvcUriText
-    """The claim, and optionally a folder of it, where the adapters' files lie; mounted read-only."""
-    max_loras: Annotated[int, Field(ge=1, le=256)] = 4
-    """Adapters in one batch."""
-    max_lora_rank: Annotated[int, Field(json_schema_extra={"enum": [8, 16, 32, 64, 128, 256, 320, 512]})] = 64
-    """The highest rank of an adapter; one of vLLM's list."""
-    max_cpu_loras: Annotated[int, Field(ge=2, le=1024)] | None = None
-    """Slots for adapters in memory; by default maxLoras + 1. At most one Expert fewer than slots is served."""
-
-    @property
-    def slots(self) -> int:
-        """Adapters that the engine holds in memory."""
-        return self.max_cpu_loras if self.max_cpu_loras is not None else self.max_loras + 1
-
-
-class ServingCompute(Model):
-    """What each replica gets."""
-
-    gpus_per_replica: Annotated[int, Field(ge=0, le=16)] = 1
-    """GPUs of each replica; 0 serves on the CPU. Also the tensor parallel size."""
-    gpu_resource: Annotated[str, Field(min_length=1, max_length=128)] = "nvidia.com/gpu"
-    """The extended resource that a GPU is."""
-    resources: ResourceRequirements = ResourceRequirements()
-    """CPU and memory of the container."""
-    pod_template: PodTemplate = PodTemplate()
-    """What is laid over the pod."""
+    uri: ModelUriText | None = None
+    """`pvc://claim/path` of a folder with `config.json`, safetensors and a tokenizer, or `hf://org/repo`."""
+    expert_ref: ExpertRef | None = None
+    """An Expert of type Model: what it resolves to is served, and a new version rolls out."""
+    revision: Revision | None = None
+    """Branch, tag or commit of an `hf://` model; by default the main branch. Pinned to a commit in status."""
+    secret_ref: SecretRef | None = None
+    """The hub's token."""
+    tokenizer: ModelUriText | None = None
+    """The tokenizer, `pvc://claim/path` or `hf://org/repo`, where it is not the model's own."""
+    trust_remote_code: bool = False
+    """Whether the model's own Python code runs in the engine; only in namespaces that the chart lists."""
 
 
-class ServiceOptions(Model):
-    """The Service in front of the engine."""
-
-    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """The type of the Service; clients ordinarily come through the router, which needs ClusterIP only."""
-    annotations: Annotated[
-        dict[Annotated[str, Field(max_length=316)], Annotated[str, Field(max_length=1024)]], Field(max_length=32)
-    ] = {}
-    """Annotations of the Service, for example a cloud load balancer's."""
+ServedName = Annotated[
+    str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._/:]*[A-Za-z0-9])?$")
+]
 
 
 class InferenceServiceSpec(Model):
     """What is served, how, and on what."""
 
+    model_config = rules(
+        (
+            "self.compute.gpusPerReplica > 0 || !has(self.engine.gpuMemoryUtilization)",
+            "engine.gpuMemoryUtilization needs a GPU; with gpusPerReplica: 0 set compute.resources.limits.memory",
+        ),
+        (
+            "(!has(self.engine.tensorParallelSize) && !has(self.engine.pipelineParallelSize))"
+            " || self.compute.gpusPerReplica > 0",
+            "engine.tensorParallelSize and pipelineParallelSize need GPUs; remove them, or raise gpusPerReplica",
+        ),
+        (
+            "!has(self.engine.tensorParallelSize) || self.compute.gpusPerReplica == 0"
+            " || self.engine.tensorParallelSize * (has(self.engine.pipelineParallelSize)"
+            " ? self.engine.pipelineParallelSize : 1) == self.compute.gpusPerReplica",
+            "engine.tensorParallelSize times pipelineParallelSize must be compute.gpusPerReplica",
+        ),
+        (
+            "!has(self.engine.pipelineParallelSize) || self.compute.gpusPerReplica"
+            " % self.engine.pipelineParallelSize == 0",
+            "compute.gpusPerReplica must be a multiple of engine.pipelineParallelSize",
+        ),
+    )
+
     model: ServedModel
     """The base model."""
+    served_model_names: Annotated[
+        list[ServedName],
+        Field(
+            max_length=8,
+            json_schema_extra={
+                "x-kubernetes-list-type": "set",
+                "x-kubernetes-validations": [
+                    {
+                        "rule": "self.all(n, n != 'auto')",
+                        "message": "servedModelNames: 'auto' is the router's own name; choose another",
+                    }
+                ],
+            },
+        ),
+    ] = []
+    """Names by which clients of the router reach the base; by default the name of this object. They are one space with
+    the names of Experts: of equal names the older object has it."""
     replicas: Annotated[int, Field(ge=0, le=64)] = 1
-    """Pods that serve."""
+    """Pods that serve; not looked at where autoscaling is set."""
+    stopped: bool = False
+    """No pods: the GPUs are free, and all else is kept. Requests are answered 404 or 503 meanwhile."""
     engine: Engine = Engine()
     """How vLLM runs."""
     lora: Lora | None = None
     """Adapters; without it only the base is served."""
     compute: ServingCompute = ServingCompute()
     """What each replica gets."""
+    autoscaling: Autoscaling | None = None
+    """The number of pods follows a metric."""
+    rollout: Rollout = Rollout()
+    """How a changed pod template replaces the pods."""
+    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 50
+    """Seconds that requests under way have to end in a pod that goes."""
+    startup: Startup = Startup()
+    """How long a pod may take to start."""
+    cache: ServingCache | None = None
+    """What a restarted engine finds again; without it, weights of the hub are downloaded by each new pod."""
     service: ServiceOptions = ServiceOptions()
     """The Service in front of the engine."""
-
-
-class ServingPod(Model):
-    """One pod of the service, and whether it has answered."""
-
-    name: Annotated[str, Field(max_length=253)]
-    """The pod's name."""
-    uid: Annotated[str, Field(max_length=64)]
-    """The pod's uid."""
-    container_id: Annotated[str, Field(max_length=256)] = Field(default="", alias="containerID")
-    """The container that answered; a new container has to answer again."""
-    proven: bool = False
-    """Whether it answered a generation."""
-    error: Annotated[str, Field(max_length=1024)] | None = None
-    """Why not, where it did not."""
-
-
-class InferenceServiceStatus(Model):
-    """What was observed."""
-
-    observed_generation: int = 0
-    """The `metadata.generation` that this status is of."""
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = []
-    """Ready; Reconciling and Stalled while they are true."""
-    url: Annotated[str, Field(max_length=256)] | None = None
-    """The engine's address inside the cluster; it wants the engine's key, clients go through the router."""
-    replicas: int = 0
-    """Pods that exist."""
-    ready_replicas: int = 0
-    """Pods that are ready and have answered a generation."""
-    summary: Annotated[str, Field(max_length=32)] = ""
-    """`readyReplicas/spec.replicas`, for the column."""
-    adapters: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=1024)] = []
-    """Experts whose adapters are placed here."""
-    adapter_count: int = 0
-    """Their number, for the column."""
-    pods: Annotated[list[ServingPod], Field(max_length=256)] = []
-    """One entry for each pod."""
+    network_policy: ServingNetworkPolicy = ServingNetworkPolicy()
+    """Who may connect to the engine."""
 
 
 class InferenceService(Model):
@@ -218,3 +157,15 @@ class InferenceService(Model):
     """What is served, how, and on what."""
     status: InferenceServiceStatus = InferenceServiceStatus()
     """What was observed."""
+
+    @property
+    def served_names(self) -> list[str]:
+        """The names by which clients of the router reach the base."""
+        return list(self.spec.served_model_names) or [self.metadata.name]
+
+    @property
+    def desired_replicas(self) -> int | None:
+        """The pods that are wanted; None where an autoscaler decides."""
+        if self.spec.stopped:
+            return 0
+        return None if self.spec.autoscaling is not None else self.spec.replicas

@@ -11,6 +11,9 @@ PUBLISH_MANAGER = "largeforge-publish"
 PROGRESS_MANAGER = "largeforge-progress"
 """`status.progress` and `status.metrics` are applied under this manager: every replica may write what a trainer posts,
 and whoever writes the rest of a status leaves these two alone."""
+SCALE_MANAGER = "largeforge-scale"
+"""A Deployment's `replicas` are applied under this manager before an autoscaler has them: a field that its only manager
+drops goes back to its default."""
 
 # Labels
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -143,6 +146,10 @@ class Reason:
     ENGINE_FAILED = "EngineFailed"
     ENGINE_SILENT = "EngineSilent"
     SCALED_TO_ZERO = "ScaledToZero"
+    STOPPED = "Stopped"
+    BAD_ARGUMENT = "BadArgument"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
 
     # An expert is not served
     SOURCE_NOT_FOUND = "SourceNotFound"

@@ -29,6 +29,14 @@ DatasetUriText = Annotated[
     ),
 ]
 """`pvc://claim/path`, `configmap://name/key` or `hf://org/name`."""
+TemplateUriText = Annotated[
+    str,
+    Field(
+        max_length=512,
+        pattern=rf"^(pvc://{_NAME}(/{_SEGMENT})+|configmap://{_NAME}/[A-Za-z0-9_][A-Za-z0-9._-]*)$",
+    ),
+]
+"""`configmap://name/key` or `pvc://claim/path` of one file."""
 Revision = Annotated[
     str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)*$")
 ]

@@ -17,7 +17,7 @@ from yarl import URL
 from largeforge.api.probes import PROBES, Conversation
 from largeforge.api.redact import redact
 from largeforge.controllers.engine import Answers, Listing, Said, Tokens, Trouble
-from largeforge.resources.serving import ENGINE_PORT
+from largeforge.resources.engineflags import ENGINE_PORT
 
 CONNECT_SECONDS = 3.0
 LIST_SECONDS = 5.0

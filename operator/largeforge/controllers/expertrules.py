@@ -13,7 +13,8 @@ from largeforge.api.names import COMPATIBLE, Reason
 from largeforge.api.uri import parse_pvc
 from largeforge.controllers.engine import Tokens
 from largeforge.controllers.podstate import Problem
-from largeforge.resources.serving import STORE_PATH, adapter_path
+from largeforge.resources.enginepod import STORE_PATH
+from largeforge.resources.serving import adapter_path
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 

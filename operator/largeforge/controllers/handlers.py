@@ -20,8 +20,11 @@ from largeforge.kube.cluster import (
     DEPLOYMENTS,
     EXPERTS,
     FINETUNEJOBS,
+    HORIZONTALPODAUTOSCALERS,
     INFERENCESERVICES,
     JOBS,
+    NETWORKPOLICIES,
+    PODDISRUPTIONBUDGETS,
     PODS,
     SERVICES,
     Resource,
@@ -32,7 +35,15 @@ CONTROLLERS: Mapping[Resource, Callable[[Key, Context], Awaitable[float | None]]
     INFERENCESERVICES: inferenceservice.reconcile,
     EXPERTS: expert.reconcile,
 }
-CHILDREN = (JOBS, PODS, DEPLOYMENTS, SERVICES)
+CHILDREN = (
+    JOBS,
+    PODS,
+    DEPLOYMENTS,
+    SERVICES,
+    PODDISRUPTIONBUDGETS,
+    NETWORKPOLICIES,
+    HORIZONTALPODAUTOSCALERS,
+)
 """What we make and watch; the server selects by the label `managed-by`. Other children are looked at with theirs."""
 PARENT_LABELS = {
     FINETUNEJOB_LABEL: FINETUNEJOBS,

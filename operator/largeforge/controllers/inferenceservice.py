@@ -1,4 +1,4 @@
-"""InferenceService: an engine's Deployment, Service and key, and the proof that each replica answers."""
+"""InferenceService: an engine's Deployment, what stands around it, and the proof that each replica answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.keys import engine_key
 from largeforge.api.names import INFERENCESERVICE_LABEL, Reason
-from largeforge.api.uri import parse_pvc
+from largeforge.api.uri import ConfigMapUri, HfUri, parse
+from largeforge.controllers import servicechildren as made
 from largeforge.controllers.context import Context
 from largeforge.controllers.engine import Call, Trouble, list_models
 from largeforge.controllers.enginepods import EnginePod, engine_pods
@@ -18,24 +19,22 @@ from largeforge.controllers.keys import namespace_key
 from largeforge.controllers.plan import Plan, execute, read, report_unreadable
 from largeforge.controllers.podstate import Problem
 from largeforge.controllers.rounds import AGAIN_SECONDS, Decision, carry_out
-from largeforge.controllers.servicestatus import Observed, foreign_child, proven, refused, rolled_out, status_of
+from largeforge.controllers.servicesource import refusal, source_of
+from largeforge.controllers.servicestatus import Observed, Verdict, Wanted, proven, refused, status_of
 from largeforge.controllers.settings import Settings
 from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import (
-    DEPLOYMENTS,
+    CONFIGMAPS,
     EXPERTS,
     INFERENCESERVICES,
     PERSISTENTVOLUMECLAIMS,
     PODS,
-    SERVICES,
     Cluster,
     Invalid,
     Manifest,
 )
-from largeforge.resources.drift import covers
-from largeforge.resources.names import adapter_owner, engine_name
-from largeforge.resources.owner import controller_uid
-from largeforge.resources.serving import engine_key_secret, serving_deployment, serving_service
+from largeforge.resources.names import adapter_owner
+from largeforge.resources.serving import EngineInstallation, engine_key_secret, serving_deployment
 
 REFUSED_SECONDS = 60.0
 """What the API server refused may be allowed later: a quota, a policy, a name."""
@@ -64,53 +63,75 @@ async def observe(context: Context, service: InferenceService) -> Observed:
     cluster, namespace, name = context.cluster, service.metadata.namespace, service.metadata.name
     key = engine_key(namespace_key(context.master_key, namespace), service.metadata.uid)
     pods = engine_pods(await cluster.list(PODS, namespace, labels={INFERENCESERVICE_LABEL: name}))
-    lacking = sum(pod.ready for pod in pods) < service.spec.replicas
+    children = await made.observe_children(cluster, service)
+    lacking = sum(pod.ready for pod in pods) < made.wanted_replicas(service, children)
+    others = [read(InferenceService, raw) for raw in await cluster.list(INFERENCESERVICES, namespace)]
     return Observed(
         key=key,
-        deployment=await cluster.get(DEPLOYMENTS, namespace, engine_name(name)),
-        service=await cluster.get(SERVICES, namespace, engine_name(name)),
+        children=children,
         pods=pods,
-        missing=await _missing_claim(cluster, service) if lacking else None,
+        missing=await _missing(cluster, service) if lacking else None,
         experts=await cluster.list(EXPERTS, namespace),
+        others=[o for o in others if isinstance(o, InferenceService) and o.metadata.name != name],
         listings=await list_models(pods, context.engines, key=key) if service.spec.lora else {},
     )
 
 
-async def _missing_claim(cluster: Cluster, service: InferenceService) -> Problem | None:
-    namespace = service.metadata.namespace
-    named = {"spec.model.uri": service.spec.model.uri}
-    if service.spec.lora is not None:
-        named["spec.lora.store"] = service.spec.lora.store
+async def _missing(cluster: Cluster, service: InferenceService) -> Problem | None:
+    """The first claim or ConfigMap that is named and not there."""
+    namespace, spec = service.metadata.namespace, service.spec
+    named = {
+        "spec.model.uri": spec.model.uri,
+        "spec.model.tokenizer": spec.model.tokenizer,
+        "spec.engine.chatTemplate": spec.engine.chat_template,
+        "spec.engine.speculativeConfig.model": spec.engine.speculative_config and spec.engine.speculative_config.model,
+        "spec.lora.store": spec.lora and spec.lora.store,
+        "spec.cache.uri": spec.cache and spec.cache.uri,
+    }
     for where, uri in named.items():
-        claim = parse_pvc(uri).claim
-        found = await cluster.get(PERSISTENTVOLUMECLAIMS, namespace, claim)
+        place = parse(uri) if uri else None
+        if place is None or isinstance(place, HfUri):
+            continue
+        kind, resource, name = (
+            ("ConfigMap", CONFIGMAPS, place.name)
+            if isinstance(place, ConfigMapUri)
+            else ("PersistentVolumeClaim", PERSISTENTVOLUMECLAIMS, place.claim)
+        )
+        found = await cluster.get(resource, namespace, name)
         if found is None:
-            said = f"{where}: no PersistentVolumeClaim {claim!r} in namespace {namespace!r}; create it"
+            said = f"{where}: no {kind} {name!r} in namespace {namespace!r}; create it"
             return Problem(Reason.STORAGE_NOT_READY, said)
         if found.get("status", {}).get("phase") == "Lost":
-            return Problem(Reason.STORAGE_NOT_READY, f"{where}: PersistentVolumeClaim {claim!r} has lost its volume")
+            return Problem(Reason.STORAGE_NOT_READY, f"{where}: {kind} {name!r} has lost its volume")
+        if isinstance(place, ConfigMapUri) and place.key not in {
+            **found.get("data", {}),
+            **found.get("binaryData", {}),
+        }:
+            return Problem(Reason.STORAGE_NOT_READY, f"{where}: ConfigMap {name!r} has no entry {place.key!r}; add it")
     return None
 
 
 def decide(service: InferenceService, observed: Observed, now: datetime, *, settings: Settings) -> Decision:
     """What to write and to ask so that *service* is served. Deciding again on the result asks for nothing."""
-    key = observed.key
-    image = settings.engine_image if service.spec.compute.gpus_per_replica else settings.engine_cpu_image
-    deployment = serving_deployment(service, image=image, pull_policy=settings.image_pull_policy, key=key)
-    stale = [
-        desired
-        for desired, seen in ((serving_service(service), observed.service), (deployment, observed.deployment))
-        if seen is None or (controller_uid(seen) == service.metadata.uid and not covers(seen, desired))
-    ]
-    status, events = status_of(service, observed, rolled=rolled_out(observed.deployment, deployment), now=now)
+    children, key = observed.children, observed.key
+    verdict = judge(service, observed, settings)
+    deployment = _deployment(service, verdict, key, settings)
+    wanted = made.desired_children(service, deployment, children, settings)
+    replicas = made.wanted_replicas(service, children)
+    goal = Wanted(replicas, rolled_out=made.rolled_out(children, deployment, replicas=replicas))
+    autoscaler = made.autoscaler_of(service, children, settings)
+    status, events = status_of(service, observed, verdict, goal, now=now)
+    status = status.model_copy(update={"autoscaler": autoscaler})
     silent = any(pod.error for pod in status.pods)
-    foreign = foreign_child(service, observed) is not None
-    waits_unseen = observed.missing is not None or foreign
-    lacks_key = not foreign and _lacks_key(observed, deployment)
+    foreign = made.foreign_child(service, children) is not None
+    waits_unseen = observed.missing is not None or foreign or verdict.waits
+    lacks_key = deployment is not None and not foreign and _lacks_key(observed, deployment)
     return Decision(
         plan=Plan(
+            delete=made.to_delete(service, children, wanted),
+            hand_over=made.to_hand_over(service, children, buildable=deployment is not None),
             create=[engine_key_secret(service, key=key)] if lacks_key else [],
-            apply=stale,
+            apply=made.to_apply(service, children, wanted),
             events=events,
             status=status,
             again_after=AGAIN_SECONDS if silent or waits_unseen else None,
@@ -120,9 +141,29 @@ def decide(service: InferenceService, observed: Observed, now: datetime, *, sett
     )
 
 
+def judge(service: InferenceService, observed: Observed, settings: Settings) -> Verdict:
+    """Whether an engine can be made, and of what: everything that speaks against it before a pod is there."""
+    if (problem := refusal(service, settings)) is not None:
+        return Verdict(problem=problem)
+    source = source_of(service, observed.experts)
+    if isinstance(source, Problem):
+        return Verdict(problem=source, waits=True)
+    return Verdict(source=source)
+
+
+def _deployment(service: InferenceService, verdict: Verdict, key: str, settings: Settings) -> Manifest | None:
+    if verdict.source is None or verdict.problem is not None:
+        return None
+    image = settings.engine_image if service.spec.compute.gpus_per_replica else settings.engine_cpu_image
+    installation = EngineInstallation(
+        image=image, pull_policy=settings.image_pull_policy, key=key, hub_endpoint=settings.hub_endpoint
+    )
+    return serving_deployment(service, verdict.source, installation=installation)
+
+
 def _lacks_key(observed: Observed, desired: Manifest) -> bool:
     """Whether the key's Secret may be missing: nobody here may look, so it is made before it is first named."""
-    seen, name = observed.deployment, _secret_name(desired)
+    seen, name = observed.children.deployment, _secret_name(desired)
     if (None if seen is None else _secret_name(seen)) != name:
         return True
     held = [pod.problem for pod in observed.pods if pod.problem is not None]

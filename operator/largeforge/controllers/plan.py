@@ -13,7 +13,14 @@ from pydantic import ValidationError
 
 from largeforge.api.meta import Condition, with_condition
 from largeforge.api.model import Model
-from largeforge.api.names import FIELD_MANAGER, PROGRESS_MANAGER, PUBLISH_MANAGER, STALLED, Reason
+from largeforge.api.names import (
+    FIELD_MANAGER,
+    PROGRESS_MANAGER,
+    PUBLISH_MANAGER,
+    SCALE_MANAGER,
+    STALLED,
+    Reason,
+)
 from largeforge.kube.cluster import Cluster, ClusterError, Manifest, Resource
 
 log = logging.getLogger(__name__)
@@ -51,6 +58,8 @@ class Plan:
     delete: Sequence[Deletion] = ()
     prepare: Sequence[Manifest] = ()
     """Server-side apply as `apply`, but before anything is created: what a new pod needs from its first moment."""
+    hand_over: Sequence[Manifest] = ()
+    """Server-side apply as `largeforge-scale`: what our next apply leaves out, and another one sets from then on."""
     create: Sequence[Manifest] = ()
     """Made once; one that exists and is ours is left as it is."""
     apply: Sequence[Manifest] = ()
@@ -66,7 +75,7 @@ class Plan:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to write but, perhaps, the status."""
-        return not (self.delete or self.prepare or self.create or self.apply or self.publish)
+        return not (self.delete or self.prepare or self.hand_over or self.create or self.apply or self.publish)
 
 
 async def execute(plan: Plan, cluster: Cluster, observed: Manifest, *, now: datetime) -> None:
@@ -79,6 +88,8 @@ async def execute(plan: Plan, cluster: Cluster, observed: Manifest, *, now: date
         await cluster.delete(deletion.resource, namespace, deletion.name, uid=deletion.uid)
     for manifest in plan.prepare:
         await cluster.apply(manifest, manager=FIELD_MANAGER)
+    for manifest in plan.hand_over:
+        await cluster.apply(manifest, manager=SCALE_MANAGER)
     for manifest in plan.create:
         await cluster.create_once(manifest)
     for manifest in plan.apply:

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from largeforge.api.inferenceservice import InferenceService, InferenceServiceStatus, ServingPod
+from largeforge.api.inferenceservice import InferenceService
+from largeforge.api.inferenceservicestatus import InferenceServiceStatus, ServedModelStatus, ServingPod
 from largeforge.api.meta import Condition, ObjectMeta, is_true
-from largeforge.api.names import READY, RECONCILING, Reason
+from largeforge.api.names import INFERENCESERVICE_LABEL, READY, RECONCILING, STALLED, Reason
 from largeforge.api.redact import redact
 from largeforge.controllers.engine import Call, Listing, trouble_of
 from largeforge.controllers.enginepods import EnginePod
-from largeforge.controllers.namesakes import taken
+from largeforge.controllers.namesakes import taken_from
 from largeforge.controllers.plan import Event, Plan, changed
 from largeforge.controllers.podstate import Problem
 from largeforge.controllers.rounds import Asked
+from largeforge.controllers.servicechildren import Children, foreign_child, refused_pods
 from largeforge.controllers.transitions import turned, without
 from largeforge.kube.cluster import Manifest
-from largeforge.resources.drift import covers
-from largeforge.resources.names import engine_name
-from largeforge.resources.owner import controller_uid
+from largeforge.resources.engineflags import Source
 from largeforge.resources.serving import engine_url
 
 
@@ -29,15 +29,35 @@ from largeforge.resources.serving import engine_url
 class Observed(Asked):
     """What a decision is made of, beside the object."""
 
-    deployment: Manifest | None = None
-    service: Manifest | None = None
+    children: Children = field(default_factory=Children)
     pods: Sequence[EnginePod] = ()
     missing: Problem | None = None
-    """The first claim that is named and not there; looked for only while not every replica is ready."""
+    """The first claim or ConfigMap that is named and not there; looked for only while not every replica is ready."""
     experts: Sequence[Manifest] = ()
     """All of the namespace, as they are: one that we cannot read still owns its adapter."""
+    others: Sequence[InferenceService] = ()
+    """The other InferenceServices of the namespace."""
     listings: Mapping[str, Listing] = field(default_factory=dict)
     """What the engines of ready pods serve, by the pod's uid; asked only where there are adapters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an engine can be made, and of what."""
+
+    source: Source | None = None
+    problem: Problem | None = None
+    """What speaks against it: no pod is made, and those that are there stay as they are."""
+    waits: bool = False
+    """Whether time may cure it; else a person has to change something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The pods that there should be, and whether the Deployment has come to that."""
+
+    replicas: int
+    rolled_out: bool
 
 
 def proven(service: InferenceService, observed: Observed, pod: EnginePod) -> bool:
@@ -55,37 +75,27 @@ def refused(service: InferenceService, said: str, *, now: datetime) -> Plan:
     return Plan(events=turned(service.status.conditions, status.conditions), status=status)
 
 
-def rolled_out(seen: Manifest | None, desired: Manifest) -> bool:
-    """Whether the Deployment has what we want, and every replica is of it."""
-    if seen is None or not covers(seen, desired):
-        return False
-    status, replicas = seen.get("status", {}), desired["spec"]["replicas"]
-    return bool(
-        status.get("observedGeneration", 0) >= seen["metadata"].get("generation", 0)
-        and status.get("updatedReplicas", 0) == replicas == status.get("replicas", 0)
-    )
-
-
 def status_of(
-    service: InferenceService, observed: Observed, *, rolled: bool, now: datetime
+    service: InferenceService, observed: Observed, verdict: Verdict, wanted: Wanted, *, now: datetime
 ) -> tuple[InferenceServiceStatus, Sequence[Event]]:
     """The whole status, and what to tell people of it."""
-    desired = service.spec.replicas
     pods = [_serving_pod(service, observed, pod) for pod in observed.pods]
     ready = sum(pod.ready and proven(service, observed, pod) for pod in observed.pods)
-    complete = rolled and ready == len(pods) == desired
+    complete = wanted.rolled_out and ready == len(pods) == wanted.replicas
     adapters = sorted(name for e in observed.experts if (name := _placed_adapter(e, service)) is not None)
     status = _said(
         service,
-        _conditions(service, observed, ready=ready, complete=complete),
+        _conditions(service, observed, verdict, Count(ready=ready, wanted=wanted.replicas, complete=complete)),
         now=now,
         url=engine_url(service),
         replicas=len(pods),
         ready_replicas=ready,
-        summary=f"{ready}/{desired}",
+        summary=f"{ready}/{wanted.replicas}",
+        selector=f"{INFERENCESERVICE_LABEL}={service.metadata.name}",
         adapters=adapters,
         adapter_count=len(adapters),
         pods=pods,
+        model=_model(service, verdict),
     )
     return status, turned(service.status.conditions, status.conditions)
 
@@ -93,10 +103,11 @@ def status_of(
 def _said(
     service: InferenceService, conditions: Sequence[Condition], *, now: datetime, **fields: Any
 ) -> InferenceServiceStatus:
-    """The status with *conditions*; Reconciling is there only while it is among them."""
+    """The status with *conditions*; Reconciling and Stalled are there only while they are among them."""
     before = service.status
-    if not any(c.type == RECONCILING for c in conditions):
-        before = before.model_copy(update={"conditions": without(before.conditions, RECONCILING)})
+    for kind in (RECONCILING, STALLED):
+        if not any(c.type == kind for c in conditions):
+            before = before.model_copy(update={"conditions": without(before.conditions, kind)})
     return changed(before, conditions, generation=service.metadata.generation, now=now, **fields)
 
 
@@ -119,38 +130,68 @@ def _placed_adapter(expert: Manifest, service: InferenceService) -> str | None:
     return expert["metadata"]["name"] if ours and loaded else None
 
 
-def _conditions(service: InferenceService, observed: Observed, *, ready: int, complete: bool) -> list[Condition]:
-    """Ready, and Reconciling while replicas are missing."""
-    desired = service.spec.replicas
-    names = (ObjectMeta.model_validate(e["metadata"]) for e in observed.experts)
-    held_by = taken(service, next((each for each in names if each.name == service.metadata.name), None))
-    if held_by is not None:
-        return [Condition(type=READY, status="False", reason=Reason.NAME_TAKEN, message=held_by)]
-    if desired == 0:
-        said = "spec.replicas is 0; raise it to serve"
-        return [Condition(type=READY, status="False", reason=Reason.SCALED_TO_ZERO, message=said)]
-    if complete:
-        said = f"{ready} of {desired} replicas answered a generation"
-        return [Condition(type=READY, status="True", reason=Reason.READY, message=said)]
-    held = _held_up(service, observed)
-    on_the_way = Condition(type=RECONCILING, status="True", reason=held.reason, message=held.message)
-    if ready and is_true(service.status.conditions, READY):
-        said = f"{ready} of {desired} replicas answered a generation; see Reconciling"
-        return [Condition(type=READY, status="True", reason=Reason.READY, message=said), on_the_way]
-    return [Condition(type=READY, status="False", reason=held.reason, message=held.message), on_the_way]
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The pods that answered, those that are wanted, and whether that is all there is to do."""
+
+    ready: int
+    wanted: int
+    complete: bool
 
 
-def _held_up(service: InferenceService, observed: Observed) -> Problem:
-    """The one thing to say about what is missing: causes before waiting."""
-    if observed.missing is not None:
-        return observed.missing
-    foreign = foreign_child(service, observed)
+def _model(service: InferenceService, verdict: Verdict) -> ServedModelStatus | None:
+    """What is served, or was last."""
+    before, source = service.status.model, verdict.source
+    if source is None:
+        return before
+    same = before if before is not None and before.uri == source.uri else ServedModelStatus(uri=source.uri)
+    return same.model_copy(update={"max_model_len": service.spec.engine.max_model_len})
+
+
+def _conditions(service: InferenceService, observed: Observed, verdict: Verdict, count: Count) -> list[Condition]:
+    """Ready; Reconciling while replicas are missing; Stalled where a person has to change something."""
+    names = [ObjectMeta.model_validate(e["metadata"]) for e in observed.experts]
+    if (held_by := taken_from(service, names, observed.others)) is not None:
+        return [_not_ready(Problem(Reason.NAME_TAKEN, held_by))]
+    if count.wanted == 0 and not observed.pods:
+        return [_not_ready(_nothing_wanted(service))]
+    stalled = []
+    if verdict.problem is not None and not verdict.waits:
+        said = verdict.problem
+        stalled = [Condition(type=STALLED, status="True", reason=said.reason, message=said.message)]
+    if count.complete and not stalled:
+        said_ready = f"{count.ready} of {count.wanted} replicas answered a generation"
+        return [Condition(type=READY, status="True", reason=Reason.READY, message=said_ready)]
+    held = _held_up(service, observed, verdict, count)
+    others = stalled or [Condition(type=RECONCILING, status="True", reason=held.reason, message=held.message)]
+    if count.ready and count.wanted and is_true(service.status.conditions, READY):
+        said_ready = f"{count.ready} of {count.wanted} replicas answered a generation; see {others[0].type}"
+        return [Condition(type=READY, status="True", reason=Reason.READY, message=said_ready), *others]
+    return [_not_ready(held), *others]
+
+
+def _not_ready(problem: Problem) -> Condition:
+    return Condition(type=READY, status="False", reason=problem.reason, message=problem.message)
+
+
+def _nothing_wanted(service: InferenceService) -> Problem:
+    if service.spec.stopped:
+        return Problem(Reason.STOPPED, "spec.stopped is true; set it to false to serve")
+    return Problem(Reason.SCALED_TO_ZERO, "spec.replicas is 0; raise it to serve")
+
+
+def _held_up(service: InferenceService, observed: Observed, verdict: Verdict, count: Count) -> Problem:
+    """Why replicas are missing: what can be named first, and what passes by itself last."""
+    foreign = foreign_child(service, observed.children)
     if foreign is not None:
         return foreign
-    for condition in (observed.deployment or {}).get("status", {}).get("conditions", []):
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            return Problem(Reason.REFUSED, f"pods are refused: {redact(condition.get('message', ''))}")
-    some = f"{len(observed.pods)} pods are there, {service.spec.replicas} are wanted"
+    if verdict.problem is not None:
+        return verdict.problem
+    if observed.missing is not None:
+        return observed.missing
+    if said := refused_pods(observed.children):
+        return Problem(Reason.REFUSED, f"pods are refused: {redact(said[0])}")
+    some = f"{len(observed.pods)} pods are there, {count.wanted} are wanted"
     return next(_pod_problems(service, observed), Problem(Reason.RECONCILING, some))
 
 
@@ -165,12 +206,3 @@ def _pod_problems(service: InferenceService, observed: Observed) -> Iterator[Pro
     for pod in observed.pods:
         if not pod.ready:
             yield Problem(Reason.RECONCILING, f"pod {pod.name} {pod.doing}")
-
-
-def foreign_child(service: InferenceService, observed: Observed) -> Problem | None:
-    """A Deployment or Service of our name that is another's, or that of a namesake which is being removed."""
-    for kind, seen in (("Deployment", observed.deployment), ("Service", observed.service)):
-        if seen is not None and controller_uid(seen) != service.metadata.uid:
-            said = f"{kind} {engine_name(service.metadata.name)!r} belongs to another; remove it, or rename this object"
-            return Problem(Reason.NAME_TAKEN, said)
-    return None

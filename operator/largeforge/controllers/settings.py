@@ -49,6 +49,11 @@ class Settings(BaseModel):
     """More hosts that the hub may redirect to."""
     remote_code_namespaces: frozenset[str] = frozenset()
     """The namespaces in which `base.trustRemoteCode` is allowed."""
+    operator_namespace: Annotated[str, Field(max_length=63)] | None = None
+    """The namespace that the operator runs in, for the engines' NetworkPolicies; None: outside the cluster, and there
+    are none, since they would shut it out."""
+    prometheus_address: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+(/[^?#@\s]*)?$")] | None = None
+    """The Prometheus that KEDA asks for the engines' metrics."""
     service_accounts: frozenset[str] = frozenset()
     """The service accounts, beside `default`, that a run's pods may have."""
 

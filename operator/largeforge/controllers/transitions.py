@@ -14,6 +14,8 @@ CALM = frozenset(
         Reason.RECONCILING,
         Reason.PENDING,
         Reason.SCALED_TO_ZERO,
+        Reason.STOPPED,
+        Reason.INSPECTING,
         Reason.SOURCE_NOT_COMPLETE,
         Reason.SERVICE_NOT_READY,
     }

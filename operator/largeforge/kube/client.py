@@ -17,9 +17,13 @@ from largeforge.kube.cluster import (
     EVENTS,
     EXPERTS,
     FINETUNEJOBS,
+    HORIZONTALPODAUTOSCALERS,
     INFERENCESERVICES,
     JOBS,
+    NETWORKPOLICIES,
+    PODDISRUPTIONBUDGETS,
     QUANTIZEJOBS,
+    SCALEDOBJECTS,
     SECRETS,
     SERVICES,
     Conflict,
@@ -42,6 +46,10 @@ WRITTEN = {
     "ConfigMap": CONFIGMAPS,
     "Secret": SECRETS,
     "Event": EVENTS,
+    "PodDisruptionBudget": PODDISRUPTIONBUDGETS,
+    "NetworkPolicy": NETWORKPOLICIES,
+    "HorizontalPodAutoscaler": HORIZONTALPODAUTOSCALERS,
+    "ScaledObject": SCALEDOBJECTS,
 }
 """Where a manifest of each kind that we write goes."""
 
@@ -116,6 +124,15 @@ class ApiCluster:
             return await self._transport.call(Request("PATCH", f"{_path(manifest)}/status", query, manifest, APPLY))
         except Missing:
             return None
+
+    async def serves(self, resource: Resource) -> bool:
+        """As in `Cluster`."""
+        root = "/apis" if "/" in resource.api_version else "/api"
+        try:
+            found = await self._transport.call(Request("GET", f"{root}/{resource.api_version}"))
+        except Missing:
+            return False
+        return any(each["name"] == resource.plural for each in found.get("resources", []))
 
     async def document(self, path: str) -> Manifest:
         """As in `Cluster`."""

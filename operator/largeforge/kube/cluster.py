@@ -49,6 +49,10 @@ SECRETS = Resource("v1", "secrets")
 EVENTS = Resource("events.k8s.io/v1", "events")
 ENDPOINTSLICES = Resource("discovery.k8s.io/v1", "endpointslices")
 PERSISTENTVOLUMECLAIMS = Resource("v1", "persistentvolumeclaims")
+PODDISRUPTIONBUDGETS = Resource("policy/v1", "poddisruptionbudgets")
+NETWORKPOLICIES = Resource("networking.k8s.io/v1", "networkpolicies")
+HORIZONTALPODAUTOSCALERS = Resource("autoscaling/v2", "horizontalpodautoscalers")
+SCALEDOBJECTS = Resource("keda.sh/v1alpha1", "scaledobjects")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,10 @@ class Cluster(Protocol):
 
         An object that is gone is success, and None.
         """
+        ...
+
+    async def serves(self, resource: Resource) -> bool:
+        """Whether the API server has this type: some are there only where their CRD is."""
         ...
 
     async def document(self, path: str) -> Manifest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -139,13 +139,16 @@ def build(
     objects: list[Expert | InferenceService] = [*experts, *by_name.values()]
     for item in sorted(objects, key=_age):
         name = item.metadata.name
-        if name in taken or item.metadata.deletion_timestamp is not None:
+        names = item.served_names if isinstance(item, InferenceService) else [name]
+        held = [each for each in names if each not in taken]
+        if not held or item.metadata.deletion_timestamp is not None:
             continue
-        taken.add(name)
+        taken.update(held)
         if isinstance(item, InferenceService):
             pods = tuple(endpoint.pod for endpoint in endpoints.get(name, ()))
             if pods:
-                found.routes[name] = _route(item, name, pods, key=engine_key(item))
+                route = _route(item, name, pods, key=engine_key(item))
+                found.routes |= {each: replace(route, name=each) for each in held}
             continue
         if item.spec.stage == "Archived":
             continue

@@ -375,7 +375,7 @@ def test_last_words_name_the_cause(log, words):
 
 def test_a_service_with_gpus_takes_the_other_image():
     service = InferenceService.model_validate(service_manifest(compute={}))
-    observed = inferenceservice.Observed(key="k", results={})
+    observed = inferenceservice.Observed(key="k")
     decision = inferenceservice.decide(service, observed, NOW, settings=SETTINGS)
     images = [
         c["image"]

@@ -6,21 +6,35 @@ import pytest
 
 from largeforge.api.uri import parse_pvc
 from largeforge.resources.drift import covers
+from largeforge.resources.engineflags import Source
+from largeforge.resources.engineflags import engine_command as command_of
 from largeforge.resources.serving import (
+    EngineInstallation,
     adapter_path,
-    engine_command,
     engine_key_secret,
-    serving_deployment,
     serving_service,
 )
+from largeforge.resources.serving import serving_deployment as deployment_of
 from tests.unit.serving import inferenceservice_of
 
 KEY = "k" * 64
-ENGINE = {"image": "engine:1", "pull_policy": "IfNotPresent", "key": KEY}
+ENGINE = EngineInstallation("engine:1", "IfNotPresent", KEY, "https://hub.example")
+
+
+def serving_deployment(service):
+    return deployment_of(service, source(service), installation=ENGINE)
+
+
+def engine_command(service):
+    return command_of(service, source(service))
+
+
+def source(service):
+    return Source(service.spec.model.uri, service.spec.model.revision)
 
 
 def container(service):
-    return serving_deployment(service, **ENGINE)["spec"]["template"]["spec"]["containers"][0]
+    return serving_deployment(service)["spec"]["template"]["spec"]["containers"][0]
 
 
 def environment(service):
@@ -29,20 +43,20 @@ def environment(service):
 
 def test_flags_of_the_user_come_first_so_that_ours_hold():
     service = inferenceservice_of(
-        engine={"maxModelLen": 2048, "extraArgs": {"max-num-seqs": "8", "enforce-eager": "", "no-enable-lora": ""}}
+        engine={"maxModelLen": 2048, "enforceEager": True, "extraArgs": {"seed": "8", "async-scheduling": ""}}
     )
     assert engine_command(service) == [
         "python3",
         "-m",
         "vllm.entrypoints.openai.api_server",
-        "--enforce-eager",
-        "--max-num-seqs=8",
-        "--no-enable-lora",
+        "--async-scheduling",
+        "--seed=8",
         "--model=/mnt/model",
         "--served-model-name=smol",
         "--port=8000",
         "--load-format=safetensors",
         "--max-model-len=2048",
+        "--enforce-eager",
         "--enable-lora",
         "--max-loras=2",
         "--max-lora-rank=64",
@@ -53,8 +67,8 @@ def test_flags_of_the_user_come_first_so_that_ours_hold():
 
 
 def test_a_value_that_looks_like_a_flag_stays_a_value():
-    service = inferenceservice_of(engine={"extraArgs": {"dtype": "--api-key=x; rm -rf /"}})
-    assert engine_command(service)[3] == "--dtype=--api-key=x; rm -rf /"
+    service = inferenceservice_of(engine={"extraArgs": {"block-size": "--api-key=x; rm -rf /"}})
+    assert engine_command(service)[3] == "--block-size=--api-key=x; rm -rf /"
 
 
 def test_adapters_can_be_loaded_only_where_there_is_a_store():
@@ -106,7 +120,7 @@ def test_the_overlay_places_the_pod_and_can_loosen_nothing():
         "securityContext": {"runAsUser": 0},
     }
     service = inferenceservice_of(compute={"gpusPerReplica": 0, "podTemplate": overlay})
-    template = serving_deployment(service, **ENGINE)["spec"]["template"]
+    template = serving_deployment(service)["spec"]["template"]
     assert template["metadata"]["labels"]["largeforge.ai/inferenceservice"] == "smol"
     assert template["metadata"]["labels"]["team"] == "a"
     assert template["spec"]["nodeSelector"] == {"disk": "ssd"}
@@ -116,8 +130,8 @@ def test_the_overlay_places_the_pod_and_can_loosen_nothing():
 
 def test_a_field_that_is_no_longer_set_is_seen_as_drift():
     overlay = {"nodeSelector": {"disk": "ssd"}}
-    before = serving_deployment(inferenceservice_of(compute={"gpusPerReplica": 0, "podTemplate": overlay}), **ENGINE)
-    after = serving_deployment(inferenceservice_of(), **ENGINE)
+    before = serving_deployment(inferenceservice_of(compute={"gpusPerReplica": 0, "podTemplate": overlay}))
+    after = serving_deployment(inferenceservice_of())
     assert covers(before, before)
     assert not covers(before, after)
     service = inferenceservice_of(service={"annotations": {"lb": "internal"}})
@@ -125,15 +139,15 @@ def test_a_field_that_is_no_longer_set_is_seen_as_drift():
 
 
 def test_building_twice_gives_the_same_text():
-    assert json.dumps(serving_deployment(inferenceservice_of(), **ENGINE)) == json.dumps(
-        serving_deployment(inferenceservice_of(), **ENGINE)
+    assert json.dumps(serving_deployment(inferenceservice_of())) == json.dumps(
+        serving_deployment(inferenceservice_of())
     )
 
 
 def test_the_key_is_in_the_secret_and_nowhere_else():
     service = inferenceservice_of()
     secret = engine_key_secret(service, key=KEY)
-    deployment = serving_deployment(service, **ENGINE)
+    deployment = serving_deployment(service)
     assert secret["stringData"] == {"key": KEY}
     assert KEY not in json.dumps(deployment)
     assert KEY not in secret["metadata"]["name"]

@@ -14,11 +14,11 @@ from largeforge.router.scan import scan
 from largeforge.router.table import build
 
 
-def service(name: str = "smol", *, created: str = "2026-01-01T00:00:00Z", **metadata: Any):
+def service(name: str = "smol", *, created: str = "2026-01-01T00:00:00Z", spec: Any = None, **metadata: Any):
     return InferenceService.model_validate(
         {
             "metadata": {"name": name, "uid": f"uid-{name}", "creationTimestamp": created, **metadata},
-            "spec": {"model": {"uri": "pvc://m/x"}},
+            "spec": {"model": {"uri": "pvc://m/x"}, **(spec or {})},
         }
     )
 
@@ -109,6 +109,26 @@ def test_a_service_goes_to_all_its_ready_pods():
     assert found.routes["smol"].pods == (Pod("10.0.0.1", 8000),)
     assert found.routes["smol"].model == b'"smol"'
     assert ask(found, "smol").reason == "base"
+
+
+def test_a_service_is_reached_by_its_served_names_and_then_not_by_its_own():
+    found = table(services=[service(spec={"servedModelNames": ["base", "org/Base-7B"]})])
+    assert {name: (route.name, route.model) for name, route in found.routes.items()} == {
+        "base": ("base", b'"smol"'),
+        "org/Base-7B": ("org/Base-7B", b'"smol"'),
+    }
+
+
+def test_of_a_services_names_those_that_an_older_object_holds_are_not_its_own():
+    younger = service("other", created="2026-03-01T00:00:00Z", spec={"servedModelNames": ["smol", "sql", "free"]})
+    slices = [SLICE, slice_(endpoint("p3", "10.0.0.3"), name="other")]
+    found = table([expert()], [service(), younger], slices)
+    assert {name: route.reason for name, route in found.routes.items()} == {
+        "smol": "base",
+        "sql": "pinned",
+        "free": "base",
+    }
+    assert Pod("10.0.0.3", 8000) not in found.routes["smol"].pods
 
 
 def test_a_service_without_ready_pods_is_not_listed():
