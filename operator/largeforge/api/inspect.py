@@ -48,14 +48,11 @@ class CacheFacts(Model):
     """In the layers that keep the newest `window` tokens alone."""
     window: int | None = None
     """The tokens that those keep."""
-    sequence_values: int = 0
-    """For each sequence, whatever its length: the state of layers without attention (Mamba and the like), where it is
-    known."""
 
     def values(self, tokens: int) -> int:
         """What one sequence of so many tokens takes."""
         kept = min(tokens, self.window) if self.window is not None else tokens
-        return self.values_per_token * tokens + self.values_per_window_token * kept + self.sequence_values
+        return self.values_per_token * tokens + self.values_per_window_token * kept
 
 
 class Provenance(Model):
@@ -140,9 +137,9 @@ class ModelFacts(Facts):
     """Full: every layer keeps all tokens. Window: every layer keeps the newest alone. Mixed: some the one, some the
     other. MLA: compressed. Hybrid: some layers, or all, have a state instead of a cache."""
     cache: CacheFacts | None = None
-    """What a token takes of the KV cache; None where it cannot be told."""
+    """What a token takes of the KV cache; None where it cannot be told. Of Hybrid, the layers with attention alone."""
     cache_unknown: Annotated[str, Field(max_length=256)] = ""
-    """Why it cannot be told."""
+    """Why it cannot be told, or what of it is not counted."""
     own_code: bool = False
     """Whether it asks for code of its own (`auto_map`)."""
 
@@ -154,6 +151,8 @@ class AdapterFacts(Facts):
     """The highest rank of its matrices, by the files."""
     base: Annotated[str, Field(max_length=512)]
     """`base_model_name_or_path`, as it is written in adapter_config.json."""
+    base_revision: Word | None = None
+    """`revision`, as it is written there."""
     lora_alpha: Word = ""
     """Its alpha, as text."""
     use_dora: bool = False
@@ -163,7 +162,7 @@ class AdapterFacts(Facts):
     target_modules: Annotated[list[Module], Field(max_length=64)] = []
     """The names of the modules that have matrices, by the files."""
     modules_to_save: Annotated[list[Module], Field(max_length=64)] = []
-    """Modules that lie there whole, which engines refuse."""
+    """Modules that lie there whole, and biases, which engines refuse."""
     extends_tokenizer: bool = False
     """Whether it brings embeddings or an output head, or trains single tokens."""
     changes_nothing: bool = False

@@ -215,7 +215,7 @@ class RunResult(StrictModel):
     """Why it failed."""
     dataset: DatasetSummary | None = None
     sources: ResolvedSources | None = None
-    """What the hub's revisions are (preflight)."""
+    """What the hub's revisions are (preflight); of an artifact, the base's alone."""
     warnings: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=8)] = []
     """What the user should know although it is no error."""
     artifact: ArtifactRecord | None = None

@@ -85,15 +85,16 @@ def prepare() -> None:
 
 def commit_of(repo: Repository) -> str:
     """The commit that the revision is now."""
-    api = _api(repo)
-    found = _retried(
+    api = client(repo)
+    found = retried(
         repo,
         lambda: api.repo_info(repo.name, repo_type=repo.kind, revision=repo.revision, timeout=_TIMEOUT_SECONDS),
     )
     return str(found.sha)
 
 
-def _api(repo: Repository) -> Any:
+def client(repo: Repository) -> Any:
+    """The client, with the token of this repository alone."""
     prepare()
     from huggingface_hub import HfApi
 
@@ -124,18 +125,18 @@ def cached(repo: Repository) -> Path:
 
 def fetch_model(repo: Repository, *, say: Callable[[str], None], trust_remote_code: bool = False) -> Path:
     """Download what a run needs of a model at its commit; return the snapshot's folder."""
-    names = {entry.path: entry.size for entry in _listing(repo)}
+    names = {entry.path: entry.size for entry in listing(repo)}
     wanted = [name for name in (*basemodel.TOKENIZER_FILES, "config.json", "generation_config.json") if name in names]
     if trust_remote_code:
         wanted += [name for name in names if name.endswith(".py") and "/" not in name]
     wanted += _weights(repo, names)
-    return _download(repo, wanted, names, say=say)
+    return download(repo, wanted, names, say=say)
 
 
 def _weights(repo: Repository, names: dict[str, int]) -> list[str]:
     """The safetensors files: those of the index, the only one, or all at the top."""
     if _INDEX in names:
-        folder = _download(repo, [_INDEX], names, say=lambda _: None)
+        folder = download(repo, [_INDEX], names, say=lambda _: None)
         try:
             shards = set(json.loads((folder / _INDEX).read_bytes())["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -167,34 +168,35 @@ def dataset_files(spec: RowSource, cache: str | None) -> list[tuple[Path, str, s
 
 def fetch_dataset(repo: Repository, spec: RowSource, *, say: Callable[[str], None]) -> tuple[Path, list[str]]:
     """Download the files of one split at its commit; return the snapshot's folder and their names in order."""
-    sizes = {entry.path: entry.size for entry in _listing(repo)}
+    sizes = {entry.path: entry.size for entry in listing(repo)}
     card = [name for name in ("README.md",) if name in sizes]
-    readme = _download(repo, card, sizes, say=lambda _: None) / "README.md" if card else None
+    readme = download(repo, card, sizes, say=lambda _: None) / "README.md" if card else None
     names = hubdata.files_of_split(spec, repo.revision, sizes, readme)
     if not names:
         raise DatasetInvalidError(
             f"{spec.uri}: has no files of rows; choose another split", field=f"{spec.field}.split"
         )
-    folder = _download(repo, names, sizes, say=say)
+    folder = download(repo, names, sizes, say=say)
     hubdata.remember(repo, spec, names)
     return folder, names
 
 
-def _listing(repo: Repository) -> Sequence[Any]:
-    api = _api(repo)
+def listing(repo: Repository) -> Sequence[Any]:
+    """The files, each with path and size."""
+    api = client(repo)
     from huggingface_hub.hf_api import RepoFile
 
-    def listing() -> list[Any]:
+    def files() -> list[Any]:
         tree = api.list_repo_tree(repo.name, recursive=True, revision=repo.revision, repo_type=repo.kind)
         return [entry for entry in tree if isinstance(entry, RepoFile)]
 
-    entries: list[Any] = _retried(repo, listing)
+    entries: list[Any] = retried(repo, files)
     return entries
 
 
-def _download(repo: Repository, names: Sequence[str], sizes: dict[str, int], *, say: Callable[[str], None]) -> Path:
+def download(repo: Repository, names: Sequence[str], sizes: dict[str, int], *, say: Callable[[str], None]) -> Path:
     """Download *names*; what the cache has already is not asked for again."""
-    api = _api(repo)
+    api = client(repo)
     from huggingface_hub import constants, try_to_load_from_cache
 
     cache = repo.cache or constants.HF_HUB_CACHE
@@ -206,7 +208,7 @@ def _download(repo: Repository, names: Sequence[str], sizes: dict[str, int], *, 
         say(f"downloading {repo.source.uri}@{repo.revision[:12]}: {len(missing)} files, {size / 1e6:.1f} MB")
     folder = Path(cache) / f"{repo.kind}s--{repo.name.replace('/', '--')}" / "snapshots" / repo.revision
     for number, name in enumerate(missing, start=1):
-        _retried(repo, functools.partial(api.hf_hub_download, repo.name, name, **here))
+        retried(repo, functools.partial(api.hf_hub_download, repo.name, name, **here))
         if sizes[name] > 100_000_000:
             say(f"downloaded {number}/{len(missing)}: {name}")
     return folder
@@ -241,7 +243,7 @@ def _errors(repo: Repository) -> Iterator[None]:
         raise known from None
 
 
-def _retried(repo: Repository, call: Callable[[], Any]) -> Any:
+def retried(repo: Repository, call: Callable[[], Any]) -> Any:
     """The result of *call*; trouble that time may cure is met with a few tries."""
     for left in reversed(range(TRIES)):
         try:

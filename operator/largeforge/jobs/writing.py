@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from largeforge.api.finetunejobstatus import ArtifactRecord, ProbeRecord
-from largeforge.api.run import RunConfig, RunResult
+from largeforge.api.run import ResolvedSources, RunConfig, RunResult
 from largeforge.api.uri import parse_pvc
 from largeforge.jobs import artifact, basemodel, card, datareport, plot, strategy, tracking, weights, whole
 from largeforge.jobs.models import ADAPTER_CONFIG, Base
@@ -70,7 +70,9 @@ def fill(config: RunConfig, base: Base, trained: Trained, folder: Path, result: 
     _copy_if_there(Path(config.output_path) / datareport.file_name(config), folder / PREFLIGHT_REPORT)
     (folder / "README.md").write_text(card.model_card(config, result, record))
     record = record.model_copy(update={"size_bytes": artifact.size(folder)})
-    return result.model_copy(update={"artifact": record})
+    # By the weights an adapter's base is known again, wherever it lies by then.
+    sources = ResolvedSources(base_commit=config.base.commit, base_digest=config.base.digest or "")
+    return result.model_copy(update={"artifact": record, "sources": sources})
 
 
 def _write_adapter(trained: Trained, folder: Path) -> None:

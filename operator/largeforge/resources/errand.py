@@ -31,9 +31,10 @@ TTL_SECONDS = 3600
 """How long an ended Job stays to be read by people; the answer is in the parent's status by then."""
 GRACE_SECONDS = 10
 """It has nothing to save."""
-_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
+_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
 _LIMITS = {"cpu": "2", "memory": "2Gi"}
-"""It reads files of any size a piece at a time; a tokenizer's JSON of 30 MB is the largest that it holds."""
+"""It reads weights of any size a piece at a time; a tokenizer's JSON of 40 MB, which takes ten times that, is the most
+that it holds."""
 _LABELS = {"Expert": EXPERT_LABEL, "InferenceService": INFERENCESERVICE_LABEL}
 
 

@@ -74,9 +74,9 @@ def test_an_error_is_cut_where_it_would_not_fit():
 
 
 def test_the_cache_of_a_sequence_counts_layers_with_a_window_up_to_the_window():
-    cache = CacheFacts(values_per_token=10, values_per_window_token=3, window=100, sequence_values=7)
-    assert cache.values(50) == 50 * 13 + 7
-    assert cache.values(1000) == 1000 * 10 + 100 * 3 + 7
+    cache = CacheFacts(values_per_token=10, values_per_window_token=3, window=100)
+    assert cache.values(50) == 50 * 13
+    assert cache.values(1000) == 1000 * 10 + 100 * 3
     assert CacheFacts(values_per_token=4).values(8) == 32
 
 
