@@ -130,6 +130,9 @@ def hub_job() -> Manifest:
                     "defaults": {"temperature": 0.2},
                     "limits": {"maxConcurrentRequests": 8},
                     "access": {"clients": ["team-a"]},
+                    "stage": "Staging",
+                    "probe": {"prompt": "How many rows has orders?", "expectRegex": "SELECT"},
+                    "deletionPolicy": "Delete",
                 }
             },
             "tracking": {

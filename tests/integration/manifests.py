@@ -107,6 +107,13 @@ def adapter_expert() -> Manifest:
     }
 
 
+def artifact_expert() -> Manifest:
+    expert = adapter_expert()
+    del expert["spec"]["sourceRef"]
+    expert["spec"] |= {"artifact": {"uri": "pvc://uploads/sql/v2"}, "deletionPolicy": "Delete"}
+    return expert
+
+
 def external_expert() -> Manifest:
     return {
         "apiVersion": "largeforge.ai/v1alpha1",
@@ -149,6 +156,7 @@ GOOD = {
     "model expert": model_expert,
     "whole model expert": whole_model_expert,
     "external expert": external_expert,
+    "artifact expert": artifact_expert,
 }
 
 
@@ -183,7 +191,7 @@ class Bad:
         return f"{self.good}: {changed}"[:120]
 
 
-SERVICE, ADAPTER, MODEL, _WHOLE, EXTERNAL = list(GOOD)[-5:]
+SERVICE, ADAPTER, MODEL, _WHOLE, EXTERNAL, ARTIFACT = list(GOOD)[-6:]
 ONE_OF = "exactly one of sourceRef, artifact and endpoint"
 
 BAD = [
@@ -291,6 +299,11 @@ BAD = [
     Bad(MODEL, {"spec.artifact": REMOVED}, ONE_OF),
     Bad(MODEL, {"spec.sourceRef": {"kind": "FineTuneJob", "name": "sql-sft"}}, ONE_OF),
     Bad(MODEL, {"spec.artifact.uri": "s3://bucket/model"}, "spec.artifact.uri"),
+    Bad(MODEL, {"spec.deletionPolicy": "Delete"}, "removes an adapter's files; leave it out"),
+    Bad(ARTIFACT, {"spec.deletionPolicy": "Forget"}, 'supported values: "Retain", "Delete"'),
+    Bad(ARTIFACT, {"spec.artifact.uri": "pvc://uploads"}, "write pvc://<claim>/<path>"),
+    Bad(ARTIFACT, {"spec.artifact.uri": "hf://org/adapter"}, "write pvc://<claim>/<path>"),
+    Bad(ARTIFACT, {"spec.artifact.uri": "pvc://uploads/../sql"}, "spec.artifact.uri"),
     Bad(EXTERNAL, {"spec.endpoint": REMOVED}, ONE_OF),
     Bad(EXTERNAL, {"spec.type": "Model"}, "endpoint makes an expert of type External"),
     Bad(EXTERNAL, {"spec.inferenceServiceRef": {"name": "qwen-7b"}}, "External has none"),

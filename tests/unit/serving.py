@@ -9,6 +9,7 @@ from functools import partial
 from largeforge.api.expert import Expert
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import condition
+from largeforge.api.names import Reason
 from largeforge.api.probes import PROBES
 from largeforge.controllers import expert, inferenceservice
 from largeforge.controllers.engine import Answers, Said, Tokens, Trouble
@@ -160,6 +161,8 @@ class FakeEngines:
     """What a model says first to each fixed conversation, where it is not as `first_tokens` has it."""
     digests: dict[str, str] = field(default_factory=lambda: dict.fromkeys(PROBES, "t" * 64))
     """The digests of the conversations' tokens."""
+    missing: set[str] = field(default_factory=set)
+    """Adapters whose files the engine does not find."""
     said: str = "Paris"
     """The answer to a question."""
 
@@ -179,6 +182,8 @@ class FakeEngines:
     async def load(self, address, *, key, name, path):  # noqa: ARG002 - the protocol's
         self.calls.append(("load", address, name, path))
         trouble = self._trouble("load", address, name)
+        if name in self.missing:
+            trouble = Trouble(f"No adapter found for {path} (404)", Reason.ARTIFACT_NOT_FOUND)
         if trouble is None:
             self.served.setdefault(address, set()).add(name)
         return trouble

@@ -17,6 +17,9 @@ from largeforge.api.uri import ModelUriText
 URL_PATTERN = r"^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9_][A-Za-z0-9._~-]*)*$"
 """An address without user, query and fragment, and no segment that begins with a dot."""
 
+Stage = Literal["Development", "Staging", "Production", "Archived"]
+DeletionPolicy = Literal["Retain", "Delete"]
+
 
 class Defaults(Model):
     """What the router puts into a request where the client left it out; the names are OpenAI's and vLLM's."""
@@ -130,8 +133,12 @@ class ExpertSpec(Model):
             "experts of type Adapter and Model name their InferenceService in inferenceServiceRef; External has none",
         ),
         (
-            "self.type != 'Adapter' || has(self.sourceRef)",
-            "an expert of type Adapter names its FineTuneJob: set sourceRef {kind: FineTuneJob, name}",
+            "self.type != 'Adapter' || !has(self.artifact) || self.artifact.uri.matches('^pvc://[^/]+/.+')",
+            "artifact.uri of an adapter is a folder of a claim: write pvc://<claim>/<path>",
+        ),
+        (
+            "self.deletionPolicy == 'Retain' || self.type == 'Adapter'",
+            "deletionPolicy Delete removes an adapter's files; leave it out for the other types",
         ),
         (
             "!has(self.probe) || self.type != 'External'",
@@ -160,7 +167,7 @@ class ExpertSpec(Model):
     """The InferenceService that serves it; not of type External."""
     version: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] | None = None
     """A version for people, shown in the columns."""
-    stage: Literal["Development", "Staging", "Production", "Archived"] = "Development"
+    stage: Stage = "Development"
     """Where it stands in its life, for people; Archived takes it out of every route and off the pods."""
     routing: Routing = Routing()
     """Which requests this expert gets."""
@@ -172,6 +179,9 @@ class ExpertSpec(Model):
     """Who may use this expert."""
     probe: Probe | None = None
     """A question that it must be able to answer before it gets requests."""
+    deletion_policy: DeletionPolicy = "Retain"
+    """What becomes of the adapter's files when this object is deleted. Delete removes those that no other Expert
+    serves; the object stays until they are gone."""
 
     @property
     def service_name(self) -> str:

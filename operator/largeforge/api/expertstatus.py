@@ -9,6 +9,7 @@ from pydantic import Field
 
 from largeforge.api.common import Metric
 from largeforge.api.finetunejobstatus import ProbeRecord
+from largeforge.api.inspect import AdapterFacts
 from largeforge.api.meta import Condition
 from largeforge.api.model import Model
 from largeforge.api.routerreport import Overlap
@@ -27,6 +28,10 @@ class Resolved(Model):
     """The base that the adapter was trained on."""
     base_commit: Annotated[str, Field(max_length=64)] | None = None
     """The commit of a base of the hub."""
+    base_is_written: bool = False
+    """Whether `base` is no more than the name in adapter_config.json."""
+    does_nothing: bool = False
+    """Whether the adapter leaves every answer as the base's, by its files."""
     unsupported: Annotated[str, Field(max_length=512)] | None = None
     """What in it no engine can serve as an adapter."""
     probes: Annotated[list[ProbeRecord], Field(max_length=3)] = []
@@ -35,15 +40,19 @@ class Resolved(Model):
     """The name under which the engine knows it: `<expert>-<first 8 of the digest>`, or the service's name."""
 
 
-class Delivery(Model):
-    """Where engines read an adapter."""
+class DeliveryRecord(Model):
+    """The copy of an adapter that does not lie in the service's store."""
 
     store: Annotated[str, Field(max_length=512)]
-    """`lora.store` of the service that it was brought to."""
+    """`lora.store` of the service that it is brought to."""
     uri: Annotated[str, Field(max_length=640)]
-    """The artifact that was brought there."""
+    """The artifact that is brought there."""
     digest: Annotated[str, Field(max_length=128)]
     """Its digest; the copy lies in `<store>/<digest>`."""
+    whole: bool = False
+    """Whether it is there."""
+    since: datetime | None = None
+    """When an engine did not find it any more; it is made again."""
 
 
 class PodPlacement(Model):
@@ -136,7 +145,9 @@ class ExpertStatus(Model):
     """Where it comes from, in one word for the column."""
     resolved: Resolved | None = None
     """What `spec` means at the moment."""
-    delivery: Delivery | None = None
+    inspection: AdapterFacts | None = None
+    """What was found in the folder of `spec.artifact.uri`."""
+    delivery: DeliveryRecord | None = None
     """The copy in the service's store, where the artifact lies elsewhere."""
     placement: Placement | None = None
     """Where it is served."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from largeforge.api.common import InferenceServiceRef, ObjectRef, PullSecret, SecretRef
 from largeforge.api.compute import TrainingCompute
 from largeforge.api.datasets import DataPolicy, DatasetSource, TrainDataset
-from largeforge.api.expert import Access, Defaults, Limits
+from largeforge.api.expert import Access, Defaults, DeletionPolicy, Limits, Probe, Stage
 from largeforge.api.extraargs import ExtraArgs
 from largeforge.api.finetunejobstatus import FineTuneJobStatus
 from largeforge.api.meta import ObjectMeta
@@ -101,6 +101,12 @@ class PublishedExpert(Model):
     """What each replica of the router lets through to it."""
     access: Access = Access()
     """Who may use it."""
+    stage: Stage = "Development"
+    """Where it stands in its life."""
+    probe: Probe | None = None
+    """A question that it must be able to answer before it gets requests."""
+    deletion_policy: DeletionPolicy = "Retain"
+    """What becomes of the artifact when the Expert is deleted."""
 
 
 class Publish(Model):

@@ -20,6 +20,7 @@ class ObjectMeta(Model):
     generation: int = 0
     resource_version: str = ""
     labels: dict[str, str] = {}
+    finalizers: list[str] = []
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
 

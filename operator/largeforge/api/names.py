@@ -28,6 +28,10 @@ RUN_LABEL = f"{GROUP}/run"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 STAGE_LABEL = f"{GROUP}/stage"
 
+# Finalizers
+ARTIFACT_FINALIZER = f"{GROUP}/artifact"
+"""On an Expert with `deletionPolicy: Delete`: its files go before it does."""
+
 # Annotations
 TEMPLATE_DIGEST = f"{GROUP}/template-digest"
 
@@ -160,7 +164,6 @@ class Reason:
     UNSUPPORTED_ADAPTER = "UnsupportedAdapter"
     RANK_ABOVE_SERVICE = "RankAboveService"
     NO_ADAPTER_STORE = "NoAdapterStore"
-    OUTSIDE_ADAPTER_STORE = "OutsideAdapterStore"
     SLOTS_EXHAUSTED = "SlotsExhausted"
     TEMPLATE_DIFFERS = "TemplateDiffers"
     LOAD_FAILED = "LoadFailed"

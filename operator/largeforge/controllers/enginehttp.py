@@ -8,12 +8,13 @@ import json
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import aiohttp
 from yarl import URL
 
+from largeforge.api.names import Reason
 from largeforge.api.probes import PROBES, Conversation
 from largeforge.api.redact import redact
 from largeforge.controllers.engine import Answers, Listing, Said, Tokens, Trouble
@@ -73,6 +74,8 @@ class HttpEngines:
             return answer
         if answer.status == 200 or (answer.status == 400 and "already been loaded" in answer.words()):
             return None
+        if "No adapter found" in answer.words():
+            return replace(answer.trouble(), reason=Reason.ARTIFACT_NOT_FOUND)
         return answer.trouble()
 
     async def unload(self, address: str, *, key: str, name: str) -> Trouble | None:

@@ -12,6 +12,7 @@ from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import ObjectMeta
 from largeforge.controllers.engine import Answers, Call, Listing, Outcome, Said, Trouble
 from largeforge.controllers.enginepods import EnginePod
+from largeforge.controllers.expertfiles import Files
 from largeforge.controllers.expertproof import judge, judge_answer, judge_model, probe_digest
 from largeforge.controllers.expertrules import path_in_pod
 from largeforge.controllers.rounds import Asked
@@ -25,11 +26,13 @@ class Observed(Asked):
     job: FineTuneJob | None = None
     service: InferenceService | None = None
     namesake: ObjectMeta | None = None
-    """The InferenceService of the Expert's own name."""
+    """The oldest InferenceService that is served under the Expert's own name."""
     siblings: Sequence[Expert] = ()
     """The other Experts on the service."""
     pods: Sequence[EnginePod] = ()
     """The service's."""
+    files: Files = field(default_factory=Files)
+    """What is asked of its files."""
     report: Report = None
     """What the namespace's routers say of it."""
     listings: Mapping[str, Listing] = field(default_factory=dict)

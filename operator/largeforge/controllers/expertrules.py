@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from largeforge.api.expert import Expert
-from largeforge.api.expertstatus import Delivery, Resolved
+from largeforge.api.expertstatus import Resolved
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import condition
 from largeforge.api.names import COMPATIBLE, Reason
-from largeforge.api.uri import parse_pvc
+from largeforge.api.uri import PVC_PATTERN, parse_pvc
 from largeforge.controllers.engine import Tokens
 from largeforge.controllers.podstate import Problem
 from largeforge.resources.enginepod import STORE_PATH
@@ -22,16 +23,17 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 def mismatch(expert: Expert, resolved: Resolved, service: InferenceService) -> Problem | None:
     """Why *service* cannot serve *resolved*, or None."""
     if expert.spec.type == "Model":
-        return _model_mismatch(resolved, service)
+        return _model_mismatch(expert, resolved, service)
     return _base_mismatch(resolved, service) or _adapter_mismatch(resolved, service)
 
 
-def _model_mismatch(resolved: Resolved, service: InferenceService) -> Problem | None:
+def _model_mismatch(expert: Expert, resolved: Resolved, service: InferenceService) -> Problem | None:
     if resolved.unsupported is not None:
         return Problem(Reason.UNSUPPORTED_ADAPTER, f"{resolved.uri} {resolved.unsupported}")
-    name, served = service.metadata.name, service.spec.model.uri
-    if resolved.uri == served:
+    name, model = service.metadata.name, service.spec.model
+    if resolved.uri == model.uri or (model.expert_ref is not None and model.expert_ref.name == expert.metadata.name):
         return None
+    served = model.uri or (f"Expert {model.expert_ref.name!r}" if model.expert_ref is not None else "nothing")
     return Problem(
         Reason.BASE_MISMATCH,
         f"the model is {resolved.uri}, but InferenceService {name!r} serves {served}; let its spec.model name the"
@@ -40,8 +42,13 @@ def _model_mismatch(resolved: Resolved, service: InferenceService) -> Problem | 
 
 
 def _base_mismatch(resolved: Resolved, service: InferenceService) -> Problem | None:
-    name, served = service.metadata.name, service.spec.model.uri
+    name, status = service.metadata.name, service.status.model
+    served = service.spec.model.uri or (status.uri if status is not None else None)
+    if served is None:
+        return Problem(Reason.SERVICE_NOT_READY, f"InferenceService {name!r} has no model yet")
     if resolved.base == served:
+        return _commit_mismatch(resolved, service)
+    if resolved.base_is_written and not _are_comparable(resolved.base, served):
         return None
     return Problem(
         Reason.BASE_MISMATCH,
@@ -50,22 +57,41 @@ def _base_mismatch(resolved: Resolved, service: InferenceService) -> Problem | N
     )
 
 
+def _commit_mismatch(resolved: Resolved, service: InferenceService) -> Problem | None:
+    """A base of the hub changes under its name: it must be the very commit."""
+    served = service.status.model.commit if service.status.model is not None else None
+    if resolved.base_commit is None or served is None or resolved.base_commit == served:
+        return None
+    return Problem(
+        Reason.BASE_MISMATCH,
+        f"made for commit {resolved.base_commit} of {resolved.base}, but InferenceService"
+        f" {service.metadata.name!r} serves {served}; set its spec.model.revision to the former, or train again",
+    )
+
+
+def _are_comparable(written: str, served: str) -> bool:
+    """Whether the name that an adapter's own file has says anything of the model that is served."""
+    return written.startswith("hf://") and served.startswith("hf://")
+
+
 def _adapter_mismatch(resolved: Resolved, service: InferenceService) -> Problem | None:
     spec, name = service.spec, service.metadata.name
     if spec.lora is None:
         said = f"InferenceService {name!r} takes no adapters; set its spec.lora.store"
         return Problem(Reason.NO_ADAPTER_STORE, said)
+    if not re.fullmatch(PVC_PATTERN, resolved.uri):
+        return Problem(Reason.ARTIFACT_NOT_FOUND, f"{resolved.uri} is no folder of a claim; write it to one")
     if resolved.unsupported is not None:
         return Problem(Reason.UNSUPPORTED_ADAPTER, f"{resolved.uri} {resolved.unsupported}")
+    if resolved.does_nothing:
+        said = f"{resolved.uri} changes nothing: its B matrices, or its alpha, are zero; train it, or serve the base"
+        return Problem(Reason.ADAPTER_HAS_NO_EFFECT, said)
     if resolved.rank is not None and resolved.rank > spec.lora.max_lora_rank:
         return Problem(
             Reason.RANK_ABOVE_SERVICE,
             f"the adapter's rank is {resolved.rank}, InferenceService {name!r} takes at most"
             f" {spec.lora.max_lora_rank}; raise its spec.lora.maxLoraRank",
         )
-    if path_in_store(resolved.uri, service) is None:
-        said = f"{resolved.uri} does not lie in {spec.lora.store}, spec.lora.store of InferenceService {name!r}"
-        return Problem(Reason.OUTSIDE_ADAPTER_STORE, said)
     return None
 
 
@@ -89,19 +115,8 @@ def path_in_pod(resolved: Resolved, service: InferenceService) -> str:
 
 def path_in_store(uri: str, service: InferenceService) -> str | None:
     """Where the engine finds *uri* itself, or None where it does not lie in the service's store."""
-    if service.spec.lora is None:
-        return None
-    try:
-        return adapter_path(parse_pvc(service.spec.lora.store), parse_pvc(uri))
-    except ValueError:
-        return None
-
-
-def delivery_of(resolved: Resolved, service: InferenceService) -> Delivery | None:
-    """The copy that the service needs of *resolved*; None where its engines find it as it is."""
-    if service.spec.lora is None or path_in_store(resolved.uri, service) is not None:
-        return None
-    return Delivery(store=service.spec.lora.store, uri=resolved.uri, digest=resolved.digest)
+    lora = service.spec.lora
+    return None if lora is None else adapter_path(parse_pvc(lora.store), parse_pvc(uri))
 
 
 def without_slot(expert: Expert, siblings: Sequence[Expert], service: InferenceService) -> Problem | None:

@@ -8,6 +8,7 @@ from largeforge.api.expert import Expert, SourceRef
 from largeforge.api.expertstatus import Evaluation, Lineage, Resolved
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.finetunejobstatus import ArtifactRecord, RunRecord
+from largeforge.api.inspect import AdapterFacts
 from largeforge.api.meta import Condition
 from largeforge.api.names import ARTIFACT_RESOLVED, Reason
 from largeforge.resources.names import adapter_name
@@ -21,6 +22,8 @@ class Found:
     resolved: Resolved | None = None
     lineage: Lineage | None = None
     evaluation: Evaluation | None = None
+    inspection: AdapterFacts | None = None
+    """What the inspection of a folder of the user's says."""
 
 
 def of_job(expert: Expert, source: SourceRef, job: FineTuneJob | None) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from largeforge.api.expertstatus import ExpertStatus
@@ -20,16 +21,28 @@ PASSING = frozenset(
 """Reasons that end by themselves: the object is on its way."""
 
 
-def status_of(
-    placing: Placing, found: Found, fits: Condition, others: Sequence[Condition], *, now: datetime, **fields: object
-) -> ExpertStatus:
-    """The whole status; *fits* is `Compatible`, *others* what the pods have no part in."""
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found before any pod is looked at."""
+
+    found: Found
+    fits: Condition
+    """`Compatible`."""
+    loaded: Condition | None = None
+    """`Loaded`, where that is not for the pods to say."""
+    apart: Condition | None = None
+    """`Distinct`, where something new is known of it."""
+
+
+def status_of(placing: Placing, findings: Findings, *, now: datetime, **fields: object) -> ExpertStatus:
+    """The whole status; *fields* are those that the pods have no part in."""
+    found = findings.found
     expert, observed = placing.expert, placing.observed
-    details = [found.condition, fits, _loaded(placing), _probed(placing)]
+    details = [found.condition, findings.fits, findings.loaded or _loaded(placing), _probed(placing)]
     ready = _ready(placing, details)
-    conditions = [*details, *others, ready]
+    conditions = [*details, *([findings.apart] if findings.apart is not None else []), ready]
     before = expert.status.model_copy(update={"conditions": without(expert.status.conditions, RECONCILING)})
-    coming = _reconciling(placing, details, ready)
+    coming = _reconciling(placing, findings.loaded, details, ready)
     if coming is not None:
         before = expert.status
         conditions.append(coming)
@@ -45,6 +58,7 @@ def status_of(
         placement=placing.placement(),
         lineage=found.lineage,
         evaluation=found.evaluation,
+        inspection=found.inspection,
         source=source_text(expert, found.lineage),
         last_probe_time=now if answered else expert.status.last_probe_time,
         **fields,
@@ -62,7 +76,8 @@ def _loaded(placing: Placing) -> Condition:
         if not placing.loaded(pod, wish):
             trouble = placing.trouble(pod, wish)
             said = f"{wish.uri} on pod {pod.name}: {trouble.message if trouble else 'not loaded yet'}"
-            return Condition(type=LOADED, status="False", reason=Reason.LOAD_FAILED, message=said)
+            reason = (trouble.reason if trouble else None) or Reason.LOAD_FAILED
+            return Condition(type=LOADED, status="False", reason=reason, message=said)
     said = f"{wish.engine_name} on {len(placing.ready)} ready pods"
     return Condition(type=LOADED, status="True", reason=Reason.LOADED, message=said)
 
@@ -105,7 +120,9 @@ def _ready(placing: Placing, details: Sequence[Condition]) -> Condition:
     return Condition(type=READY, status="False", reason=lacking.reason, message=lacking.message)
 
 
-def _reconciling(placing: Placing, details: Sequence[Condition], ready: Condition) -> Condition | None:
+def _reconciling(
+    placing: Placing, held: Condition | None, details: Sequence[Condition], ready: Condition
+) -> Condition | None:
     """`Reconciling`, while something is on its way by itself."""
     wish, pods = placing.wish, placing.observed.pods
     if wish is not None:
@@ -113,6 +130,8 @@ def _reconciling(placing: Placing, details: Sequence[Condition], ready: Conditio
         if placing.served == wish and pods and proven == len(pods):
             return None
         said = next((c.message for c in details if c.status != "True"), f"{proven} of {len(pods)} pods have it")
+    elif held is not None:
+        said = held.message
     elif ready.reason in PASSING:
         said = ready.message
     else:

@@ -22,7 +22,7 @@ TIME_SECONDS = 600
 
 def external_status(expert: Expert, namesake: ObjectMeta | None, report: Report, *, now: datetime) -> ExpertStatus:
     """The whole status, of what the router reports."""
-    held_by = taken(expert, namesake)
+    held_by = taken(expert, namesake, name=expert.metadata.name)
     probed = external_probe(expert, report)
     apart, routing = distinct(expert, report)
     status = expert.status

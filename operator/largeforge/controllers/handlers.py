@@ -63,12 +63,14 @@ class Links:
     def learn(self, body: Mapping[str, Any], *, gone: bool) -> frozenset[Wake]:
         """Note what an Expert names now; returns all that it names or named until now."""
         key = _key(body)
-        spec = body.get("spec", {})
+        spec, placed = body.get("spec", {}), body.get("status", {}).get("placement", {}).get("service")
         named = {
             (resource, Key(key.namespace, reference["name"]))
             for resource, reference in (
                 (FINETUNEJOBS, spec.get("sourceRef")),
                 (INFERENCESERVICES, spec.get("inferenceServiceRef")),
+                # The service that it leaves: it unloads the adapter when routers are sent elsewhere.
+                (INFERENCESERVICES, {"name": placed} if placed else None),
             )
             if reference
         }

@@ -28,6 +28,12 @@ def taken(mine: Expert | InferenceService, other: ObjectMeta | None, *, name: st
     return _said(kind, other.name, name or other.name, is_expert=is_expert)
 
 
+def oldest_holder(name: str, services: Iterable[InferenceService]) -> ObjectMeta | None:
+    """The oldest of *services* that is served under *name*."""
+    holders = [each.metadata for each in services if name in each.served_names]
+    return min(holders, key=lambda each: (each.creation_timestamp or _NEVER, each.name), default=None)
+
+
 def taken_from(
     service: InferenceService, experts: Iterable[ObjectMeta], others: Iterable[InferenceService]
 ) -> str | None:

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
-from largeforge.api.finetunejob import FineTuneJob, PublishedExpert
+from largeforge.api.finetunejob import PublishedExpert
+from largeforge.api.meta import ObjectMeta
 from largeforge.api.names import API_VERSION, FINETUNEJOB_LABEL, MANAGED_BY, MANAGER, PUBLISH_MANAGER
 from largeforge.resources.drift import covers
 from largeforge.resources.pods import Manifest
 
 
-def published_expert(job: FineTuneJob, expert: PublishedExpert) -> Manifest:
+class Publisher(Protocol):
+    """A job that publishes: a kind of ours, with its name and namespace."""
+
+    @property
+    def kind(self) -> str:
+        """What `sourceRef.kind` says."""
+        ...
+
+    @property
+    def metadata(self) -> ObjectMeta:
+        """Where it is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """How the Experts of one kind of job are made."""
+
+    label: str
+    """The label by which they are known as its own."""
+    expert_type: Literal["Adapter", "Model"]
+
+
+FINE_TUNED = Publishing(FINETUNEJOB_LABEL, "Adapter")
+
+
+def published_expert(job: Publisher, expert: PublishedExpert, *, how: Publishing = FINE_TUNED) -> Manifest:
     """The Expert that follows *job*. It has no owner: deleting the job must not take a serving expert down.
 
     Only what the job says is in it, so that all else of the Expert is its editors'.
     """
     wishes = expert.model_dump(
-        mode="json",
-        by_alias=True,
-        exclude_defaults=True,
-        include={"version", "routing", "defaults", "limits", "access"},
+        mode="json", by_alias=True, exclude_defaults=True, exclude={"name", "inference_service_ref"}
     )
     return {
         "apiVersion": API_VERSION,
@@ -27,20 +52,20 @@ def published_expert(job: FineTuneJob, expert: PublishedExpert) -> Manifest:
         "metadata": {
             "name": expert.name,
             "namespace": job.metadata.namespace,
-            "labels": {MANAGED_BY: MANAGER, FINETUNEJOB_LABEL: job.metadata.name},
+            "labels": {MANAGED_BY: MANAGER, how.label: job.metadata.name},
         },
         "spec": {
-            "type": "Adapter",
-            "sourceRef": {"kind": "FineTuneJob", "name": job.metadata.name},
+            "type": how.expert_type,
+            "sourceRef": {"kind": job.kind, "name": job.metadata.name},
             "inferenceServiceRef": {"name": expert.inference_service_ref.name},
             **wishes,
         },
     }
 
 
-def is_published_by(expert: Manifest, job: FineTuneJob) -> bool:
+def is_published_by(expert: Manifest, job: Publisher, *, how: Publishing = FINE_TUNED) -> bool:
     """Whether *expert* is what *job*, or a job of its name before it, made."""
-    label = expert["metadata"].get("labels", {}).get(FINETUNEJOB_LABEL)
+    label = expert["metadata"].get("labels", {}).get(how.label)
     return bool(label == job.metadata.name)
 
 

@@ -224,8 +224,8 @@ async def test_a_new_version_is_loaded_beside_the_old_one_which_goes_after_its_d
     assert world.expert().status.placement.engine_name == NEW
     assert world.expert().status.lineage.run == 2
     assert world.engines.served["10.0.0.1"] == {OLD, NEW}
-    assert again["sql"] == 30
-    world.wait(29)
+    assert again["sql"] == 50  # the service's drainSeconds
+    world.wait(49)
     assert (await world.look("sql"))["sql"] == 1
     world.wait(1)
     await world.look()
@@ -305,10 +305,9 @@ async def test_an_expert_whose_name_begins_anothers_unloads_nothing_of_it(world)
     [
         ({"model": {"uri": "pvc://models/other"}}, {}, "BaseMismatch", "serves pvc://models/other"),
         ({"lora": None}, {}, "NoAdapterStore", "spec.lora.store"),
-        ({"lora": {"store": "pvc://models/elsewhere"}}, {}, "OutsideAdapterStore", "pvc://models/elsewhere"),
         ({}, {"rank": 128}, "RankAboveService", "the adapter's rank is 128"),
         ({}, {"kind": "Model", "rank": None}, "UnsupportedAdapter", "peft.type: LoRA"),
-        ({}, {"uri": "pvc://models/../etc"}, "OutsideAdapterStore", "does not lie in"),
+        ({}, {"uri": "pvc://models/../etc"}, "ArtifactNotFound", "is no folder of a claim"),
     ],
 )
 async def test_what_cannot_work_is_said_before_it_is_loaded(service, artifact, reason, words):
@@ -364,6 +363,45 @@ async def test_an_older_service_holds_its_name():
     await world.look("sql")
     assert conditions(world)["Ready"] == ("False", "NameTaken")
     assert world.engines.take() == []
+
+
+async def test_an_older_service_that_is_served_under_its_name_holds_it():
+    older = service_manifest("other", created=NOW - timedelta(hours=1), servedModelNames=["sql"])
+    world = World(service_manifest(), older, complete_job(), expert_manifest(), pod_manifest())
+    await world.look("sql")
+    status, reason, message = world.said(world.expert(), "Ready")
+    assert (status, reason) == ("False", "NameTaken")
+    assert message.startswith("InferenceService 'other' is older and holds the name 'sql'")
+
+
+async def test_another_commit_of_the_base_is_another_base():
+    base = "hf://org/base"
+    served = service_manifest(model={"uri": base}) | {"status": {"model": {"uri": base, "commit": "c" * 40}}}
+    world = World(served, complete_job(base=base, baseCommit="d" * 40), expert_manifest(), pod_manifest())
+    await world.look("sql")
+    status, reason, message = world.said(world.expert(), "Ready")
+    assert (status, reason) == ("False", "BaseMismatch")
+    assert f"made for commit {'d' * 40}" in message
+    world.cluster.put(complete_job(base=base, baseCommit="c" * 40))
+    await world.look("sql")
+    assert conditions(world)["Ready"] == ("True", "Ready")
+
+
+async def test_a_model_that_its_service_serves_by_reference_fits():
+    referring = service_manifest(model={"expertRef": {"name": "general"}})
+    world = World(referring, model_expert(), pod_manifest())
+    await world.look("general")
+    assert conditions(world, "general")["Ready"] == ("True", "Ready")
+
+
+async def test_an_adapter_waits_for_the_model_that_its_service_takes_from_an_expert():
+    referring = service_manifest(model={"expertRef": {"name": "general"}})
+    world = World(referring, complete_job(), expert_manifest(), pod_manifest())
+    await world.look("sql")
+    assert conditions(world)["Ready"] == ("False", "ServiceNotReady")
+    world.cluster.put(referring | {"status": {"model": {"uri": BASE}}})
+    await world.look("sql")
+    assert conditions(world)["Ready"] == ("True", "Ready")
 
 
 async def test_a_model_expert_is_proven_and_nothing_is_loaded():

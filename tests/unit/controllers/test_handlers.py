@@ -55,6 +55,15 @@ def test_an_expert_wakes_what_it_names_and_named():
     assert ("inferenceservices", "qwen") not in woken(EXPERTS, expert(service="other"), links)
 
 
+def test_the_service_that_an_expert_leaves_is_woken_when_routers_are_sent_elsewhere():
+    links = Links()
+    moving = expert(service="new") | {"status": {"placement": {"service": "old"}}}
+    moved = expert(service="new") | {"status": {"placement": {"service": "new"}}}
+    assert ("inferenceservices", "old") in woken(EXPERTS, moving, links)
+    assert ("inferenceservices", "old") in woken(EXPERTS, moved, links)
+    assert ("inferenceservices", "old") not in woken(EXPERTS, moved, links)
+
+
 def test_an_expert_that_is_gone_wakes_what_it_named_once_more():
     links = Links()
     links.learn(expert(), gone=False)

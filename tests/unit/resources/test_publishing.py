@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from largeforge.resources.publishing import is_published_by, missing_of, published_expert
+from largeforge.api.expert import ExpertSpec
+from largeforge.api.finetunejob import PublishedExpert
+from largeforge.resources.publishing import Publishing, is_published_by, missing_of, published_expert
 from tests.unit.training import PUBLISH, finetunejob
 
 
@@ -17,6 +19,39 @@ def stored(desired, *, owner="largeforge-publish", fields=("type", "version"), *
         "metadata": desired["metadata"] | {"managedFields": [managed]},
         "spec": desired["spec"] | spec,
     }
+
+
+def test_every_field_of_an_expert_can_be_published_and_defaults_are_left_to_its_editors():
+    fields = {
+        "version": "1",
+        "routing": {"domains": ["sql"]},
+        "defaults": {"temperature": 0.0},
+        "limits": {"timeoutSeconds": 9},
+        "access": {"clients": ["team"]},
+        "stage": "Production",
+        "probe": {"prompt": "Hello"},
+        "deletionPolicy": "Delete",
+    }
+    told = set(ExpertSpec.model_fields) - {"type", "source_ref", "artifact", "endpoint"}
+    assert told == set(PublishedExpert.model_fields) - {"name"}
+    job = finetunejob(publish={"expert": PUBLISH["expert"] | fields})
+    spec = published_expert(job, job.spec.publish.expert)["spec"]
+    assert {key: spec[key] for key in fields} == fields
+    plain = finetunejob(publish={"expert": {"name": "sql", "inferenceServiceRef": {"name": "smol"}}})
+    assert set(published_expert(plain, plain.spec.publish.expert)["spec"]) == {
+        "type",
+        "sourceRef",
+        "inferenceServiceRef",
+    }
+
+
+def test_another_kind_of_job_publishes_by_its_own_label():
+    job = finetunejob(publish=PUBLISH)
+    how = Publishing("largeforge.ai/quantizejob", "Model")
+    made = published_expert(job, job.spec.publish.expert, how=how)
+    assert made["spec"]["type"] == "Model"
+    assert is_published_by(made, job, how=how)
+    assert not is_published_by(made, job)
 
 
 def test_what_is_there_need_not_be_applied():
