@@ -76,7 +76,7 @@ def write(target: Path, fill: Callable[[Path], RunResult], *, attempt: str) -> R
     result = fill(aside)
     # Last, and of the same folder: the rename makes all of it visible at once.
     (aside / RESULT_FILE).write_text(result.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n")
-    _settle(aside)
+    settle(aside)
     try:
         aside.rename(target)
     except OSError:
@@ -106,7 +106,7 @@ def copy_files(names: tuple[str, ...], *, source: Path, to: Path, root: Path | N
             shutil.copyfile(path, to / name)
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
     """Open *folder* to its group and bring all of it to the disk; some libraries write with mode 0600."""
     for path in sorted(folder.rglob("*")):
         path.chmod(_DIRECTORY_MODE if path.is_dir() else _FILE_MODE)
