@@ -41,7 +41,7 @@ def test_a_complete_job_says_so_in_every_way_that_a_user_may_ask(chain: Chain, n
 
 def test_get_experts_shows_both_ready_and_loaded(chain: Chain, namespace: str):
     lines = kubectl("get", "experts", namespace=namespace).splitlines()
-    assert lines[0].split() == ["NAME", "TYPE", "DOMAINS", "VERSION", "SERVICE", "LOADED", "READY", "AGE"]
+    assert lines[0].split() == ["NAME", "TYPE", "DOMAINS", "VERSION", "STAGE", "SERVICE", "LOADED", "READY", "AGE"]
     rows = {line.split()[0]: line for line in lines[1:]}
     assert set(rows) == {demo.EXPERT, demo.FALLBACK}
     assert all(" 1/1 " in row and " True " in row for row in rows.values()), rows
