@@ -21,8 +21,8 @@ from largeforge.api.run import AdapterSource, ModelSource, RowSource
 
 Stage = Literal["Preflight", "Quantize", "Evaluate"]
 
-CALIBRATION_FILE = "calibration.safetensors"
-"""In the prepared folder: the calibration samples as token ids."""
+CALIBRATION_FILE = "calibration.json"
+"""In the prepared folder: the calibration samples as lists of token ids."""
 WINDOWS_FILE = "windows.json"
 """In the prepared folder: the held-out windows as lists of token ids; the source and every result answer the same."""
 
@@ -92,8 +92,8 @@ class QuantizeConfig(StrictModel):
     cache_path: str | None = None
     """The hub's cache (writable in preflight, read-only after it)."""
     output_uri: str
-    """What the user wrote. Results lie in `<output_uri>/<job>-<12 hex>`, what preflight makes in folders beside it that
-    begin with a dot, named by what they hold, so that a later run finds them again."""
+    """What the user wrote. Results lie in `<output_uri>/<job>-<12 hex>`, what preflight makes beside it in
+    `<job>-<12 hex>-tokens` and `<job>-<12 hex>-source`, named by what they hold, so that a later run finds them."""
     output_path: str
     """Its folder in the container (writable)."""
     use_cpu: bool

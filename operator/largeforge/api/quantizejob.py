@@ -121,7 +121,7 @@ class QuantizeOutput(Model):
 
     uri: PvcUriText
     """`pvc://claim/path` of a folder; each method writes a sub-folder of its own and never overwrites one. A merged
-    source and the tokens to measure by lie beside them, in folders that begin with a dot."""
+    source and the tokens to measure by lie in folders beside them."""
 
 
 class QuantizeJobSpec(Model):

@@ -6,6 +6,7 @@ what has the name is whole, whenever the pod was killed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -22,7 +23,12 @@ _FILE_MODE = 0o664
 
 def folder_name(job: str, *, run_digest: str, data_digest: str, base_digest: str) -> str:
     """`<job>-<12 hex>`: other data or another base at the same address is another artifact."""
-    sha = hashlib.sha256(f"{run_digest}\n{data_digest}\n{base_digest}".encode())
+    return named(job, run_digest, data_digest, base_digest)
+
+
+def named(job: str, *parts: str) -> str:
+    """`<job>-<12 hex>` of a hash over *parts*."""
+    sha = hashlib.sha256("\n".join(parts).encode())
     return f"{job}-{sha.hexdigest()[:12]}"
 
 
@@ -71,22 +77,39 @@ def write(target: Path, fill: Callable[[Path], RunResult], *, attempt: str) -> R
 
     *attempt* tells this attempt's folder from another's. Where another attempt was faster, its artifact stays.
     """
+    results = []
+
+    def whole(folder: Path) -> None:
+        result = fill(folder)
+        (folder / RESULT_FILE).write_text(result.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n")
+        results.append(result)
+
+    if place(target, whole, attempt=attempt):
+        return results[0]
+    found = find_whole(target, run_digest=results[0].run_digest)
+    if found is None:
+        raise FileExistsError(errno.EEXIST, "another attempt has written there, and not the same", target.name)
+    return found
+
+
+def place(target: Path, fill: Callable[[Path], None], *, attempt: str) -> bool:
+    """Let *fill* write into a folder beside *target* and rename it there: the rename makes all of it visible at once.
+
+    False where another attempt was faster; what it wrote stays.
+    """
     aside = target.with_name(f".{target.name}.{attempt}")
     aside.mkdir(parents=True)
-    result = fill(aside)
-    # Last, and of the same folder: the rename makes all of it visible at once.
-    (aside / RESULT_FILE).write_text(result.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n")
+    fill(aside)
     settle(aside)
     try:
         aside.rename(target)
     except OSError:
-        found = find_whole(target, run_digest=result.run_digest)
-        if found is None:
+        if not target.is_dir():
             raise
         shutil.rmtree(aside)
-        return found
+        return False
     sync(target.parent)
-    return result
+    return True
 
 
 def size(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""What the control group says of this container: its processors, and processes killed for memory."""
+"""What the control group says of this container: its processors, its memory, and processes killed for want of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+_NO_LIMIT = 1 << 60
+"""Version 1 says «no limit» by a number near 2**63."""
 
 
 def available(cgroup: Path = CGROUP) -> int:
@@ -18,6 +20,15 @@ def available(cgroup: Path = CGROUP) -> int:
     if len(amounts) != 2 or not all(amount.isdigit() for amount in amounts):
         return cores  # `max`, -1, or no control group to be seen
     return min(cores, max(1, int(amounts[0]) // int(amounts[1])))
+
+
+def memory_limit(cgroup: Path = CGROUP) -> int | None:
+    """Bytes that this container may hold; None where there is no limit, or the control group does not say."""
+    for path in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):  # version 2, version 1
+        text = _read(path).strip()
+        if text.isdigit() and int(text) < _NO_LIMIT:
+            return int(text)
+    return None
 
 
 def memory_kills(cgroup: Path = CGROUP) -> int | None:

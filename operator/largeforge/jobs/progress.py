@@ -22,6 +22,11 @@ def step_line(step: int, total: int, *, loss: float, learning_rate: float, eta_s
     return f"step {step}/{total} loss {loss:.3f} lr {learning_rate:.1e} eta {max(0, round(eta_seconds))}s"
 
 
+def block_line(number: int, total: int, *, eta_seconds: float, what: str = "block") -> str:
+    """`block 3/30 eta 41s`."""
+    return f"{what} {number}/{total} eta {max(0, round(eta_seconds))}s"
+
+
 def eval_line(loss: float) -> str:
     """`eval_loss 1.21`."""
     return f"eval_loss {loss:.3g}"

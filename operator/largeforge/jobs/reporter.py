@@ -38,13 +38,13 @@ Post = Callable[[bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far training is after a step."""
+    """How far the work is after a step: of a training, a block of a model, a window of text."""
 
     step: int
     total_steps: int
-    epoch: float
-    loss: float
-    learning_rate: float
+    epoch: float | None = None
+    loss: float | None = None
+    learning_rate: float | None = None
     tokens_per_second: float | None = None
     """Of all ranks."""
     eta_seconds: float | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,19 @@ def write(base: Base, state: Mapping[str, Any], folder: Path) -> None:
     _save(base, model, folder)
 
 
-def merge(base: Base, adapter: Path, folder: Path) -> None:
+def merge(base: Base, adapter: Path, folder: Path, *, look: Callable[[Any], None] = lambda _: None) -> None:
     """Write the base, in its stored type, with the adapter in *adapter* merged in.
 
-    The base is read anew: in memory it may be in the type of the computation, or in shards.
+    The base is read anew: in memory it may be in the type of the computation, or in shards. *look* is shown base plus
+    adapter, and then the merged model.
     """
     from peft import PeftModel
 
     model = models.load_weights(base, models.stored_type(base))
-    merged = PeftModel.from_pretrained(model, adapter, local_files_only=True).merge_and_unload(safe_merge=True)
+    adapted = PeftModel.from_pretrained(model, adapter, local_files_only=True)
+    look(adapted)
+    merged = adapted.merge_and_unload(safe_merge=True)
+    look(merged)
     _untie(merged)
     _save(base, merged, folder)
 

@@ -119,7 +119,7 @@ def test_of_two_attempts_the_first_one_stays_and_the_second_adopts_it(tmp_path):
 def test_a_place_taken_by_something_else_is_an_error(tmp_path):
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "mine.txt").write_text("keep")
-    with pytest.raises(OSError, match="not empty"):
+    with pytest.raises(OSError, match="not the same"):
         artifact.write(tmp_path / NAME, fill(), attempt="1")
     assert (tmp_path / NAME / "mine.txt").read_text() == "keep"
 
