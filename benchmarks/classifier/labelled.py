@@ -165,7 +165,7 @@ def _filled(page: Page, split: str, count: int) -> list[Row]:
     for number in range(12):
         for index, template in chosen:
             draw = Draw(f"{page.name} {index} {number}")
-            plain = _fill(template, values, draw)
+            plain = filled(template, values, draw)
             if plain not in seen and len(found) < count:
                 seen.add(plain)
                 style, text = ("plain", plain) if split == "learn" else _styled(plain, draw)
@@ -176,7 +176,7 @@ def _filled(page: Page, split: str, count: int) -> list[Row]:
     return found
 
 
-def _fill(template: str, values: Mapping[str, Sequence[str]], draw: Draw) -> str:
+def filled(template: str, values: Mapping[str, Sequence[str]], draw: Draw) -> str:
     """*template* with a value in each slot; a slot that is there twice gets two."""
     orders: dict[str, Iterator[str]] = {}
 
