@@ -163,6 +163,8 @@ class AdapterFacts(Facts):
     """The names of the modules that have matrices, by the files."""
     modules_to_save: Annotated[list[Module], Field(max_length=64)] = []
     """Modules that lie there whole, and biases, which engines refuse."""
+    refused: Annotated[list[Module], Field(max_length=8)] = []
+    """Settings of PEFT, and names of tensors, that engines refuse because they would compute something else."""
     extends_tokenizer: bool = False
     """Whether it brings embeddings or an output head, or trains single tokens."""
     changes_nothing: bool = False

@@ -130,6 +130,9 @@ def _unsupported(facts: AdapterFacts) -> str | None:
         return f"has whole modules beside the adapter ({modules}), which engines refuse; merge it and serve that"
     if facts.extends_tokenizer:
         return "extends its base's tokenizer, which engines refuse of adapters; merge it into its base and serve that"
+    if facts.refused:
+        what = ", ".join(facts.refused)
+        return f"has {what}, which engines refuse, or compute otherwise; merge it into its base and serve that"
     if facts.not_finite:
         return "has weights that are infinite or no numbers; train it again"
     return None

@@ -18,7 +18,11 @@ from largeforge.jobs.weights import Tensor
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.[\w-]+)?(\.weight)?")
+_MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?(embedding)|\.weight)")
+_REFUSED = ("lora_bias", "alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora")
+"""Settings of PEFT that vLLM's own `PEFTHelper` refuses, beside DoRA and modules_to_save."""
+_PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""Ways to begin that leave the base as it is; after others (PiSSA, LoftQ) the adapter belongs to another base."""
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "lm_head", "embed_out", "shared")
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Bytes of the types whose zeros and infinities are known."""
@@ -55,6 +59,7 @@ def adapter_facts(folder: Folder) -> AdapterFacts:
         use_rslora=bool(config.get("use_rslora")),
         target_modules=sorted({found["module"].rpartition(".")[2][:128] for _, found in matrices})[:64],
         modules_to_save=whole[:64],
+        refused=_refused(tensors, config),
         extends_tokenizer=bool(config.get("trainable_token_indices"))
         or any("trainable_tokens" in tensor.name for tensor in tensors)
         or any(name.removesuffix(".bias") in _EMBEDDINGS for name in whole),
@@ -106,6 +111,20 @@ def _whole(tensors: Sequence[Tensor], config: Mapping[str, Any]) -> list[str]:
     }
     written = config.get("modules_to_save")
     return sorted({name[:128] for name in found} | {str(each)[:128] for each in written or [] if written})
+
+
+def _refused(tensors: Sequence[Tensor], config: Mapping[str, Any]) -> list[str]:
+    """What an engine does not compute as PEFT does, in PEFT's words."""
+    found = {name for name in _REFUSED if config.get(name)}
+    begun = config.get("init_lora_weights")
+    if isinstance(begun, str) and begun.lower() not in _PLAIN_STARTS:
+        found.add(f"init_lora_weights: {begun}"[:128])
+    for name in (tensor.name for tensor in tensors if ".lora_" in tensor.name):
+        if name.endswith(".bias"):
+            found.add("lora_bias")
+        elif _MATRIX.fullmatch(name) is None and "lora_magnitude_vector" not in name:
+            found.add(name[:128])
+    return sorted(found)[:8]
 
 
 def _values(path: Path, matrices: Sequence[Tensor]) -> tuple[bool, bool]:

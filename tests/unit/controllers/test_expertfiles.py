@@ -240,6 +240,7 @@ async def test_what_cannot_be_served_is_not_copied():
     [
         ({"useDora": True}, "UnsupportedAdapter", "is a DoRA adapter"),
         ({"modulesToSave": ["lm_head"]}, "UnsupportedAdapter", "(lm_head)"),
+        ({"refused": ["lora_bias"]}, "UnsupportedAdapter", "has lora_bias, which engines refuse"),
         ({"extendsTokenizer": True}, "UnsupportedAdapter", "extends its base's tokenizer"),
         ({"notFinite": True}, "UnsupportedAdapter", "infinite or no numbers"),
         ({"changesNothing": True}, "AdapterHasNoEffect", "its B matrices, or its alpha, are zero"),

@@ -97,6 +97,36 @@ def test_modules_that_lie_there_whole_are_named(tmp_path):
     assert look(adapter(tmp_path / "c", trainable_token_indices=[1, 2])).extends_tokenizer
 
 
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ({"lora_bias": True}, ["lora_bias"]),
+        ({"init_lora_weights": "pissa_niter_4"}, ["init_lora_weights: pissa_niter_4"]),
+        ({"init_lora_weights": "gaussian", "use_qalora": False}, []),
+        ({"layer_replication": [[0, 4], [2, 5]], "alora_invocation_tokens": [1]},
+         ["alora_invocation_tokens", "layer_replication"]),
+    ],
+)  # fmt: skip
+def test_what_engines_compute_otherwise_than_peft_is_named(tmp_path, config, refused):
+    assert look(adapter(tmp_path, **config)).refused == refused
+
+
+def test_tensors_that_engines_have_no_name_for_are_named(tmp_path):
+    bias = {f"{PREFIX}.q_proj.lora_B.bias": np.ones(16, np.float32)}
+    assert look(adapter(tmp_path / "a", arrays=matrices() | bias)).refused == ["lora_bias"]
+    odd = {f"{PREFIX}.v_proj.lora_A.default.weight": np.ones((4, 16), np.float32)}
+    assert look(adapter(tmp_path / "b", arrays=matrices() | odd)).refused == list(odd)
+
+
+def test_an_adapter_of_an_embedding_is_one_too(tmp_path):
+    arrays = {
+        "base_model.model.model.embed_tokens.lora_embedding_A": np.ones((4, 100), np.float32),
+        "base_model.model.model.embed_tokens.lora_embedding_B": np.zeros((16, 4), np.float32),
+    }
+    facts = look(adapter(tmp_path, arrays=arrays))
+    assert (facts.target_modules, facts.changes_nothing, facts.extends_tokenizer) == (["embed_tokens"], True, False)
+
+
 def made(path, *, digest):
     record = ArtifactRecord(
         kind="Adapter", uri=URI, digest=digest, size_bytes=1, rank=4, base="hf://org/base", base_commit="c" * 40,
