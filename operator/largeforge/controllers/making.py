@@ -90,7 +90,9 @@ def _objects(job: FineTuneJob, run: RunRecord, here: Situation) -> tuple[Manifes
 
 def _find_base(job: FineTuneJob, run: RunRecord, here: Situation) -> Plan:
     """What the run goes on from, once it is there."""
-    found = runsources.resolve(job, here.observed.sources)
+    found = runsources.resolve(
+        job.spec.base, here.observed.sources, runsources.Place(job.metadata.namespace, "spec.base")
+    )
     if isinstance(found, Problem):
         return Plan(status=here.speaker.waits_for_source(found), again_after=STORAGE_SECONDS)
     known = run.model_copy(update={"base": found, "active_since": here.now})

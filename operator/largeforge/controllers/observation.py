@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from largeforge.api.digest import run_digest
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.finetunejobstatus import RunRecord
-from largeforge.api.names import FINETUNEJOB_LABEL, Reason
+from largeforge.api.meta import ObjectMeta
+from largeforge.api.names import FINETUNEJOB_LABEL
 from largeforge.controllers import runsources, storage
 from largeforge.controllers.attempts import pods_of
 from largeforge.controllers.podstate import Problem, is_running
 from largeforge.controllers.runsources import Sources
-from largeforge.kube.cluster import CONFIGMAPS, EXPERTS, JOBS, PERSISTENTVOLUMECLAIMS, PODS, Cluster, Manifest
+from largeforge.controllers.storagelook import Need, look_at_storage, node_of
+from largeforge.kube.cluster import CONFIGMAPS, EXPERTS, JOBS, PODS, Cluster, Manifest
 from largeforge.resources.names import preflight_config_name, run_config_name
 from largeforge.resources.owner import controller_uid
 from largeforge.resources.runstorage import needed_claims, needed_config_maps
@@ -48,8 +50,9 @@ async def observe(cluster: Cluster, job: FineTuneJob) -> Observed:
     goes_on = run is not None and run.outcome is None
     pods = await cluster.list(PODS, namespace, labels=labels) if jobs or goes_on else []
     blocked, unbound = None, frozenset[str]()
-    if run is not None and goes_on and run.base is not None and not _runs(jobs.get(run.job_name), pods):
+    if run is not None and goes_on and run.base is not None and not has_running_pod(jobs.get(run.job_name), pods):
         blocked, unbound = await _storage(cluster, job, run, pods)
+    no_base = run is not None and goes_on and run.base is None
     removable = run is not None and (
         run.digest != run_digest(spec) or (not goes_on and spec.ttl_seconds_after_finished is not None)
     )
@@ -59,64 +62,35 @@ async def observe(cluster: Cluster, job: FineTuneJob) -> Observed:
         expert=await cluster.get(EXPERTS, namespace, spec.publish.expert.name) if spec.publish else None,
         blocked=blocked,
         unbound=unbound,
-        sources=await runsources.look(cluster, job) if run is not None and goes_on and run.base is None else Sources(),
+        sources=await runsources.look(cluster, spec.base, namespace) if no_base else Sources(),
         configs=await _configs(cluster, job, run) if run is not None and removable else (),
     )
 
 
-def _runs(batch: Manifest | None, pods: Sequence[Manifest]) -> bool:
+def has_running_pod(batch: Manifest | None, pods: Sequence[Manifest]) -> bool:
+    """Whether a pod of *batch* runs."""
     return batch is not None and any(map(is_running, pods_of(batch, pods)))
 
 
 async def _configs(cluster: Cluster, job: FineTuneJob, run: RunRecord) -> list[Manifest]:
     name = job.metadata.name
-    found = [
-        await cluster.get(CONFIGMAPS, job.metadata.namespace, each)
-        for each in (preflight_config_name(name, run.number), run_config_name(name, run.number))
-    ]
-    return [each for each in found if each is not None and controller_uid(each) == job.metadata.uid]
+    names = (preflight_config_name(name, run.number), run_config_name(name, run.number))
+    return await own_config_maps(cluster, job.metadata, names)
+
+
+async def own_config_maps(cluster: Cluster, owner: ObjectMeta, names: Iterable[str]) -> list[Manifest]:
+    """The ConfigMaps of these *names* that *owner* controls."""
+    found = [await cluster.get(CONFIGMAPS, owner.namespace, name) for name in names]
+    return [each for each in found if each is not None and controller_uid(each) == owner.uid]
 
 
 async def _storage(
     cluster: Cluster, job: FineTuneJob, run: RunRecord, pods: Sequence[Manifest]
 ) -> tuple[Problem | None, frozenset[str]]:
-    namespace = job.metadata.namespace
-    claims = [
-        storage.Claim(name, where, await cluster.get(PERSISTENTVOLUMECLAIMS, namespace, name))
-        for name, where in needed_claims(job, run).items()
-    ]
-    unbound = frozenset(claim.name for claim in claims if claim.phase == "Pending")
-    for claim in claims:
-        if (problem := storage.absent(claim, namespace)) is not None:
-            return problem, unbound
-    if any(claim.is_single for claim in claims):
-        ours = {pod["metadata"]["uid"] for pod in pods}
-        others = [p for p in await cluster.list(PODS, namespace) if p["metadata"]["uid"] not in ours]
-        problem = storage.taken(claims, others, node=_node(job, run, pods))
-        if problem is not None:
-            return problem, unbound
-    return await _missing_rows(cluster, job), unbound
-
-
-def _node(job: FineTuneJob, run: RunRecord, pods: Sequence[Manifest]) -> str | None:
-    """Where the attempt's pod is, or has to be."""
-    for pod in pods:
-        if pod["metadata"]["name"].startswith(f"{run.job_name}-") and "nodeName" in pod.get("spec", {}):
-            return str(pod["spec"]["nodeName"])
-    return storage.pinned_node(job.spec.compute.pod_template.node_selector)
-
-
-async def _missing_rows(cluster: Cluster, job: FineTuneJob) -> Problem | None:
-    namespace = job.metadata.namespace
-    for uri, where in needed_config_maps(job):
-        found = await cluster.get(CONFIGMAPS, namespace, uri.name)
-        if found is None:
-            return Problem(
-                Reason.DATASET_MISSING,
-                f"{where}: no ConfigMap {uri.name!r} in namespace {namespace!r}; create it to start the run",
-            )
-        if uri.key not in {**found.get("data", {}), **found.get("binaryData", {})}:
-            return Problem(
-                Reason.DATASET_MISSING, f"{where}: ConfigMap {uri.name!r} has no key {uri.key!r}; add it, or correct it"
-            )
-    return None
+    need = Need(
+        job.metadata.namespace,
+        claims=needed_claims(job, run),
+        keys=needed_config_maps(job),
+        node=node_of(run.job_name, pods) or storage.pinned_node(job.spec.compute.pod_template.node_selector),
+    )
+    return await look_at_storage(cluster, need, pods)

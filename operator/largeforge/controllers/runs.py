@@ -26,7 +26,7 @@ def begin(job: FineTuneJob, here: Situation, *, digest: str) -> Plan:
     """Stop what runs, and give the next run its number."""
     before, fields = job.status.run, field_digests(job.spec)
     number = 1 if before is None else before.number + 1
-    base = runsources.plain(job)
+    base = runsources.plain(job.spec.base)
     run = RunRecord(
         number=number,
         digest=digest,
@@ -52,7 +52,7 @@ def go_on(job: FineTuneJob, run: RunRecord, here: Situation) -> Plan:
     ended = current and ending(current, here.observed.pods, run=run, output_uri=job.spec.output.uri)
     if current is not None and ended:
         return after_attempt(job, run, here, current, ended)
-    left = remaining(job, run, here.now)
+    left = remaining(job.spec.active_deadline_seconds, run, here.now)
     if left is not None and left <= 0:
         return _overdue(job, run, here, current)
     if job.spec.suspend:

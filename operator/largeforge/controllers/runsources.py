@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from largeforge.api.expert import Expert
-from largeforge.api.finetunejob import FineTuneJob
+from largeforge.api.finetunejob import Base, FineTuneJob, FineTuneJobRef
 from largeforge.api.finetunejobstatus import ArtifactRecord, ResolvedBase, RunRecord
 from largeforge.api.names import Reason
 from largeforge.controllers.plan import read
@@ -24,15 +24,14 @@ class Sources:
     expert: Expert | None = None
 
 
-def plain(job: FineTuneJob) -> ResolvedBase | None:
-    """What `spec.base` comes to where it names the model itself."""
-    uri = job.spec.base.uri
+def plain(base: Base) -> ResolvedBase | None:
+    """What *base* comes to where it names the model itself."""
+    uri = base.uri
     return None if uri is None else ResolvedBase(uri=uri)
 
 
-async def look(cluster: Cluster, job: FineTuneJob) -> Sources:
-    """Read what `spec.base` names."""
-    base, namespace = job.spec.base, job.metadata.namespace
+async def look(cluster: Cluster, base: Base, namespace: str) -> Sources:
+    """Read what *base* names."""
     if base.fine_tune_job_ref is not None:
         return Sources(job=await _job(cluster, namespace, base.fine_tune_job_ref.name))
     if base.expert_ref is None:
@@ -46,21 +45,30 @@ async def look(cluster: Cluster, job: FineTuneJob) -> Sources:
     return Sources(job=await _job(cluster, namespace, maker) if maker else None, expert=expert)
 
 
-def resolve(job: FineTuneJob, sources: Sources) -> ResolvedBase | Problem:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a `Base` stands, for messages."""
+
+    namespace: str
+    field: str
+    """`spec.base` or `spec.source`."""
+
+
+def resolve(base: Base, sources: Sources, place: Place) -> ResolvedBase | Problem:
     """What the run begins with, or what it waits for."""
-    if (base := plain(job)) is not None:
-        return base
-    if job.spec.base.fine_tune_job_ref is not None:
-        return _of_job(job, sources.job)
-    return _of_expert(job, sources)
+    if (found := plain(base)) is not None:
+        return found
+    if base.fine_tune_job_ref is not None:
+        return _of_job(base.fine_tune_job_ref, sources.job, place)
+    if base.expert_ref is None:
+        raise AssertionError("the API server has made sure that one of three is there")
+    return _of_expert(base.expert_ref.name, sources, place)
 
 
-def _of_job(job: FineTuneJob, source: FineTuneJob | None) -> ResolvedBase | Problem:
-    reference = job.spec.base.fine_tune_job_ref
-    assert reference is not None  # noqa: S101 - the caller looked
-    name, field = reference.name, "spec.base.fineTuneJobRef"
+def _of_job(reference: FineTuneJobRef, source: FineTuneJob | None, place: Place) -> ResolvedBase | Problem:
+    name, field = reference.name, f"{place.field}.fineTuneJobRef"
     if source is None:
-        said = f"{field}: no FineTuneJob {name!r} in namespace {job.metadata.namespace!r}; create it"
+        said = f"{field}: no FineTuneJob {name!r} in namespace {place.namespace!r}; create it"
         return Problem(Reason.SOURCE_NOT_FOUND, said)
     status = source.status
     if reference.run is None:
@@ -80,20 +88,20 @@ def _of_job(job: FineTuneJob, source: FineTuneJob | None) -> ResolvedBase | Prob
     return _from(record.artifact, source, record)
 
 
-def _of_expert(job: FineTuneJob, sources: Sources) -> ResolvedBase | Problem:
-    reference, field = job.spec.base.expert_ref, "spec.base.expertRef"
-    assert reference is not None  # noqa: S101 - the API server has made sure that one of three is there
-    expert = sources.expert
+def _of_expert(name: str, sources: Sources, place: Place) -> ResolvedBase | Problem:
+    expert, field = sources.expert, f"{place.field}.expertRef"
     if expert is None:
-        said = f"{field}: no Expert {reference.name!r} in namespace {job.metadata.namespace!r}; create it"
+        said = f"{field}: no Expert {name!r} in namespace {place.namespace!r}; create it"
         return Problem(Reason.SOURCE_NOT_FOUND, said)
-    if expert.spec.artifact is not None:
+    if expert.spec.type == "Model" and expert.spec.artifact is not None:
         return ResolvedBase(uri=expert.spec.artifact.uri)
     placement = expert.status.placement
     served = (placement.resolved if placement is not None else None) or expert.status.resolved
     if served is None:
-        said = f"{field}: Expert {reference.name!r} has no artifact yet; the run begins when it has"
+        said = f"{field}: Expert {name!r} has no artifact yet; the run begins when it has"
         return Problem(Reason.SOURCE_NOT_COMPLETE, said)
+    if expert.spec.type == "Model":
+        return ResolvedBase(uri=served.uri)
     maker = sources.job
     for record in _records(maker):
         if maker is not None and record.artifact is not None and record.artifact.uri == served.uri:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.finetunejobstatus import RunRecord, Usage
+from largeforge.api.quantizejobstatus import QuantizeRunRecord
 from largeforge.controllers.attempts import held_seconds
 from largeforge.controllers.finetunejobstatus import Speaker
 from largeforge.controllers.observation import Observed
@@ -16,6 +17,8 @@ from largeforge.kube.cluster import Manifest
 from largeforge.resources.attemptpod import Installation
 from largeforge.resources.names import preflight_job_name, training_job_name
 from largeforge.resources.progress import ProgressTarget
+
+AnyRun = TypeVar("AnyRun", RunRecord, QuantizeRunRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +40,14 @@ def at_attempt(job: FineTuneJob, run: RunRecord, number: int) -> RunRecord:
     return run.model_copy(update={"attempt": number, "job_name": name(job.metadata.name, run.number, number)})
 
 
-def remaining(job: FineTuneJob, run: RunRecord, now: datetime) -> float | None:
-    """Seconds until the run has been active for too long; None where there is no deadline, or it is suspended."""
-    deadline = job.spec.active_deadline_seconds
+def remaining(deadline: int | None, run: AnyRun, now: datetime) -> float | None:
+    """Seconds until the run has been active for *deadline*; None where there is none, or it is suspended."""
     if deadline is None or run.active_since is None:
         return None
     return deadline - run.active_seconds - (now - run.active_since).total_seconds()
 
 
-def inactive(run: RunRecord, now: datetime) -> RunRecord:
+def inactive(run: AnyRun, now: datetime) -> AnyRun:
     """*run* with its clock stopped."""
     if run.active_since is None:
         return run
@@ -53,7 +55,7 @@ def inactive(run: RunRecord, now: datetime) -> RunRecord:
     return run.model_copy(update={"active_since": None, "active_seconds": spent})
 
 
-def over(run: RunRecord, at: datetime, **fields: Any) -> RunRecord:
+def over(run: AnyRun, at: datetime, **fields: Any) -> AnyRun:
     """*run*, ended."""
     return inactive(run, at).model_copy(update={"completion_time": at, **fields})
 
