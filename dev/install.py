@@ -56,7 +56,7 @@ def chart_values(references: Mapping[str, str], namespaces: list[str], *, hub: s
         "imagePullPolicy": "Never",
         "operator": {"image": image("operator")},
         "router": {"image": image("router"), "namespaces": namespaces, "service": {"type": "NodePort"}},
-        "images": {"trainer": image("trainer"), "engineCpu": image("engine-cpu")},
+        "images": {"trainer": image("trainer"), "engineCpu": image("engine-cpu"), "quantizer": image("quantizer")},
         **({"hub": {"endpoint": hub}} if hub else {}),
     }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.integration.finetunejobs import BAD_JOBS, GOOD_JOBS, REMOVED, Manifest
+from tests.integration.quantizejobs import BAD_QUANTIZEJOBS, GOOD_QUANTIZEJOBS
 
 
 def inferenceservice() -> Manifest:
@@ -149,6 +150,7 @@ def model_expert() -> Manifest:
 
 GOOD = {
     **GOOD_JOBS,
+    **GOOD_QUANTIZEJOBS,
     "inferenceservice of an expert": service_of_an_expert,
     "full inferenceservice": full_inferenceservice,
     "inferenceservice": inferenceservice,
@@ -196,6 +198,7 @@ ONE_OF = "exactly one of sourceRef, artifact and endpoint"
 
 BAD = [
     *(Bad(*row) for row in BAD_JOBS),
+    *(Bad(*row) for row in BAD_QUANTIZEJOBS),
     # InferenceService
     Bad(SERVICE, {"metadata.name": "auto"}, "'auto' is the router's own name"),
     Bad(SERVICE, {"metadata.name": "b" * 41}, "at most 40 characters"),
@@ -263,6 +266,11 @@ BAD = [
     Bad(SERVICE, {"spec.service": {"type": "ExternalName"}}, 'supported values: "ClusterIP"'),
     # Expert
     Bad(ADAPTER, {"metadata.name": "auto"}, "'auto' is the router's own name"),
+    Bad(
+        ADAPTER,
+        {"spec.sourceRef": {"kind": "QuantizeJob", "name": "small"}},
+        "a QuantizeJob makes whole models; set type: Model",
+    ),
     Bad(ADAPTER, {"spec.type": "Oracle"}, 'supported values: "Adapter", "Model", "External"'),
     Bad(ADAPTER, {"spec.type": "External"}, "endpoint makes an expert of type External"),
     Bad(ADAPTER, {"spec.sourceRef": REMOVED}, ONE_OF),
@@ -273,7 +281,7 @@ BAD = [
     Bad(ADAPTER, {"spec.probe.prompt": REMOVED}, "spec.probe.prompt: Required value"),
     Bad(ADAPTER, {"spec.probe.expectRegex": "(paris"}, "missing closing )"),
     Bad(ADAPTER, {"spec.probe.expectRegex": "(?=paris)"}, "invalid or unsupported Perl syntax"),
-    Bad(ADAPTER, {"spec.sourceRef.kind": "QuantizeJob"}, 'supported values: "FineTuneJob"'),
+    Bad(ADAPTER, {"spec.sourceRef.kind": "Expert"}, 'supported values: "FineTuneJob", "QuantizeJob"'),
     Bad(ADAPTER, {"spec.sourceRef.name": "other-ns/sql-sft"}, "spec.sourceRef.name"),
     Bad(ADAPTER, {"spec.inferenceServiceRef": REMOVED}, "name their InferenceService in inferenceServiceRef"),
     Bad(ADAPTER, {"spec.version": "-1"}, "spec.version"),

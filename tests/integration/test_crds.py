@@ -35,6 +35,19 @@ def test_every_field_of_a_job_is_in_a_good_manifest():
     assert sorted(fields(known) - written) == []
 
 
+def test_every_field_of_a_quantizejob_is_in_a_good_manifest():
+    kind = next(kind for kind in crds.KINDS if kind.name == "QuantizeJob")
+    known = crds.crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    template = known["properties"]["compute"]["properties"]["podTemplate"]  # as that of a FineTuneJob
+    template.pop("properties")
+    gate = known["properties"]["qualityGate"]["properties"]["dataset"]["properties"]
+    for rows in (gate, known["properties"]["calibration"]["properties"]["datasets"]["items"]["properties"]):
+        rows.clear()  # as the data sets of a FineTuneJob
+    known["properties"]["publish"]["properties"]["expert"].pop("properties")
+    written = {path for name, good in GOOD.items() if name.startswith("quantizejob") for path in paths(good()["spec"])}
+    assert sorted(fields(known) - written) == []
+
+
 def fields(schema: Manifest, path: str = "") -> set[str]:
     """The paths of all fields of *schema* that a user writes."""
     found = set()

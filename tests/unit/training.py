@@ -9,7 +9,13 @@ from largeforge.api.finetunejob import FineTuneJob
 from largeforge.controllers.settings import Settings
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
-SETTINGS = Settings(trainer_image="trainer:1", engine_image="engine:1", engine_cpu_image="engine-cpu:1")
+SETTINGS = Settings(
+    trainer_image="trainer:1",
+    engine_image="engine:1",
+    engine_cpu_image="engine-cpu:1",
+    quantizer_image="quantizer:1",
+    quantizer_autoawq_image="quantizer-autoawq:1",
+)
 DIGEST = "d" * 64
 ARTIFACT = {
     "kind": "Adapter",

@@ -15,6 +15,7 @@ from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.model import Model
 from largeforge.api.names import GROUP, VERSION
+from largeforge.api.quantizejob import QuantizeJob
 
 Schema = dict[str, Any]
 
@@ -94,6 +95,27 @@ KINDS = (
             Column("RUN", ".status.run.number", "integer", wide=True),
             Column("ATTEMPT", ".status.run.attempt", "integer", wide=True),
             Column("RESUMES", ".status.run.resumes", "integer", wide=True),
+            Column("ARTIFACT", ".status.artifact.uri", wide=True),
+        ),
+    ),
+    Kind(
+        QuantizeJob,
+        "quantizejobs",
+        "qj",
+        (
+            Column("SOURCE", ".status.sourceText"),
+            Column("METHOD", ".status.method"),
+            Column("PHASE", ".status.phase"),
+            Column("PROGRESS", ".status.progress.summary"),
+            Column("PPL-BEFORE", ".status.evaluation.perplexity"),
+            Column("PPL-AFTER", ".status.perplexityAfter"),
+            Column("RATIO", ".status.compressionRatio"),
+            AGE,
+            Column("ETA", ".status.progress.eta", wide=True),
+            Column("GPUS", ".spec.compute.gpusPerNode", "integer", wide=True),
+            Column("CHOSEN", ".status.chosenMethod", wide=True),
+            Column("RUN", ".status.run.number", "integer", wide=True),
+            Column("ATTEMPT", ".status.run.attempt", "integer", wide=True),
             Column("ARTIFACT", ".status.artifact.uri", wide=True),
         ),
     ),

@@ -62,8 +62,8 @@ class Access(Model):
 class SourceRef(Model):
     """The object that makes the artifact."""
 
-    kind: Literal["FineTuneJob"]
-    """Its kind."""
+    kind: Literal["FineTuneJob", "QuantizeJob"]
+    """Its kind; a QuantizeJob makes whole models (type Model)."""
     name: LargeForgeName
     """Its name, in the same namespace; the newest run that its gate has let out is followed."""
     run: Annotated[int, Field(ge=1)] | None = None
@@ -135,6 +135,10 @@ class ExpertSpec(Model):
         (
             "self.type != 'Adapter' || !has(self.artifact) || self.artifact.uri.matches('^pvc://[^/]+/.+')",
             "artifact.uri of an adapter is a folder of a claim: write pvc://<claim>/<path>",
+        ),
+        (
+            "self.type == 'Model' || !has(self.sourceRef) || self.sourceRef.kind != 'QuantizeJob'",
+            "a QuantizeJob makes whole models; set type: Model",
         ),
         (
             "self.deletionPolicy == 'Retain' || self.type == 'Adapter'",

@@ -96,6 +96,8 @@ class Lineage(Model):
 
     fine_tune_job: Annotated[str, Field(max_length=63)] | None = None
     """The FineTuneJob that made it."""
+    quantize_job: Annotated[str, Field(max_length=63)] | None = None
+    """The QuantizeJob that made it."""
     run: int | None = None
     """The number of its run."""
     dataset_digest: Annotated[str, Field(max_length=128)] | None = None

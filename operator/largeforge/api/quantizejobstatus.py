@@ -130,7 +130,9 @@ class QuantizeRunRecord(Model):
     windows_digest: Digest | None = None
     """SHA-256 over the windows."""
     chosen_method: Annotated[str, Field(max_length=32)] | None = None
-    """The method whose result the run let out (in the history)."""
+    """The method whose result the run let out."""
+    artifact: ArtifactRecord | None = None
+    """That result."""
 
 
 class QuantizeJobStatus(Model):

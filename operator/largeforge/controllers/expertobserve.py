@@ -7,11 +7,12 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from largeforge.api.expert import Expert
+from largeforge.api.expert import Expert, SourceRef
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.keys import engine_key
 from largeforge.api.names import INFERENCESERVICE_LABEL
+from largeforge.api.quantizejob import QuantizeJob
 from largeforge.controllers.context import Context
 from largeforge.controllers.engine import list_models
 from largeforge.controllers.enginepods import engine_pods
@@ -25,7 +26,7 @@ from largeforge.controllers.inspection import look
 from largeforge.controllers.keys import namespace_key
 from largeforge.controllers.namesakes import oldest_holder
 from largeforge.controllers.plan import M, read
-from largeforge.kube.cluster import EXPERTS, FINETUNEJOBS, INFERENCESERVICES, PODS, Cluster, Resource
+from largeforge.kube.cluster import EXPERTS, FINETUNEJOBS, INFERENCESERVICES, PODS, QUANTIZEJOBS, Cluster, Resource
 
 
 async def observe(context: Context, expert: Expert) -> Observed:
@@ -36,7 +37,7 @@ async def observe(context: Context, expert: Expert) -> Observed:
     known = [each for each in services if isinstance(each, InferenceService)]
     service = next((each for each in known if each.metadata.name == target), None)
     observed = Observed(
-        job=await _get(cluster, FINETUNEJOBS, FineTuneJob, namespace, source.name) if source else None,
+        job=await _job(cluster, source, namespace) if source else None,
         namesake=oldest_holder(name, known),
         report=context.reports.of(namespace, name),
         service=service,
@@ -89,6 +90,12 @@ def resolve(expert: Expert, observed: Observed, *, now: datetime) -> Found:
         return service_model(expert, artifact.uri)
     asked = observed.files.inspection
     return of_artifact(expert, artifact.uri, None if asked is None else inspected(*asked, now=now))
+
+
+async def _job(cluster: Cluster, source: SourceRef, namespace: str) -> FineTuneJob | QuantizeJob | None:
+    if source.kind == "QuantizeJob":
+        return await _get(cluster, QUANTIZEJOBS, QuantizeJob, namespace, source.name)
+    return await _get(cluster, FINETUNEJOBS, FineTuneJob, namespace, source.name)
 
 
 async def _get(cluster: Cluster, resource: Resource, model: type[M], namespace: str, name: str) -> M | None:

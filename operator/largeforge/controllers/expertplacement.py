@@ -10,6 +10,7 @@ from largeforge.api.expertstatus import Placement, PodPlacement, Resolved
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import ObjectMeta
+from largeforge.api.quantizejob import QuantizeJob
 from largeforge.controllers.engine import Answers, Call, Listing, Outcome, Said, Trouble
 from largeforge.controllers.enginepods import EnginePod
 from largeforge.controllers.expertfiles import Files
@@ -23,7 +24,7 @@ from largeforge.controllers.routerreports import Report
 class Observed(Asked):
     """What a decision is made of, beside the object."""
 
-    job: FineTuneJob | None = None
+    job: FineTuneJob | QuantizeJob | None = None
     service: InferenceService | None = None
     namesake: ObjectMeta | None = None
     """The oldest InferenceService that is served under the Expert's own name."""

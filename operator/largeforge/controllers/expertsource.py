@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from largeforge.api.common import Metric
 from largeforge.api.expert import Expert, SourceRef
 from largeforge.api.expertstatus import Evaluation, Lineage, Resolved
 from largeforge.api.finetunejob import FineTuneJob
@@ -11,7 +12,11 @@ from largeforge.api.finetunejobstatus import ArtifactRecord, RunRecord
 from largeforge.api.inspect import AdapterFacts
 from largeforge.api.meta import Condition
 from largeforge.api.names import ARTIFACT_RESOLVED, Reason
+from largeforge.api.quantizejob import QuantizeJob
+from largeforge.api.quantizejobstatus import QuantizeRunRecord
 from largeforge.resources.names import adapter_name
+
+Job = FineTuneJob | QuantizeJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +31,8 @@ class Found:
     """What the inspection of a folder of the user's says."""
 
 
-def of_job(expert: Expert, source: SourceRef, job: FineTuneJob | None) -> Found:
-    """The artifact of a FineTuneJob's run.
+def of_job(expert: Expert, source: SourceRef, job: Job | None) -> Found:
+    """The artifact of a job's run.
 
     What was resolved once stays, though the job be deleted: that must not take a serving expert down.
     """
@@ -37,7 +42,7 @@ def of_job(expert: Expert, source: SourceRef, job: FineTuneJob | None) -> Found:
         same = resolved == expert.status.resolved and expert.status.lineage is not None
         lineage = expert.status.lineage if same else _lineage(job, artifact, run)
         of_run = f"run {run} of " if run is not None else ""
-        said = resolved_as("True", Reason.RESOLVED, f"{of_run}FineTuneJob {source.name!r}")
+        said = resolved_as("True", Reason.RESOLVED, f"{of_run}{source.kind} {source.name!r}")
         return Found(said, resolved, lineage, _evaluation(job, run) or (expert.status.evaluation if same else None))
     if (kept := _kept(expert, source, job)) is not None:
         return kept
@@ -67,11 +72,11 @@ def source_text(expert: Expert, lineage: Lineage | None) -> str:
     return spec.endpoint.url if spec.endpoint is not None else ""
 
 
-def _run(source: SourceRef, job: FineTuneJob | None) -> int | None:
+def _run(source: SourceRef, job: Job | None) -> int | None:
     return source.run if source.run is not None or job is None else job.status.artifact_run
 
 
-def _artifact(source: SourceRef, job: FineTuneJob, run: int | None) -> ArtifactRecord | None:
+def _artifact(source: SourceRef, job: Job, run: int | None) -> ArtifactRecord | None:
     """The newest that the gate has let out, or that of the run that was named."""
     if source.run is None:
         return job.status.artifact
@@ -79,15 +84,17 @@ def _artifact(source: SourceRef, job: FineTuneJob, run: int | None) -> ArtifactR
     return record.artifact if record is not None else None
 
 
-def _record(job: FineTuneJob, run: int | None) -> RunRecord | None:
-    records = [*([job.status.run] if job.status.run is not None else []), *job.status.history]
+def _record(job: Job, run: int | None) -> RunRecord | QuantizeRunRecord | None:
+    records: list[RunRecord | QuantizeRunRecord] = [*job.status.history]
+    if job.status.run is not None:
+        records.insert(0, job.status.run)
     return next((record for record in records if record.number == run), None)
 
 
-def _kept(expert: Expert, source: SourceRef, job: FineTuneJob | None) -> Found | None:
+def _kept(expert: Expert, source: SourceRef, job: Job | None) -> Found | None:
     """What was resolved earlier from the same source, where that does not say it any more."""
     before, lineage = expert.status.resolved, expert.status.lineage
-    if before is None or lineage is None or lineage.fine_tune_job != source.name:
+    if before is None or lineage is None or _maker(source, lineage) != source.name:
         return None
     if source.run is not None and lineage.run != source.run:
         return None
@@ -95,25 +102,25 @@ def _kept(expert: Expert, source: SourceRef, job: FineTuneJob | None) -> Found |
         why = "which is gone"
     else:
         why = "which has no complete run any more" if source.run is None else "which knows nothing of it any more"
-    said = resolved_as("True", Reason.RESOLVED, f"run {lineage.run} of FineTuneJob {source.name!r}, {why}")
+    said = resolved_as("True", Reason.RESOLVED, f"run {lineage.run} of {source.kind} {source.name!r}, {why}")
     return Found(said, before, lineage, expert.status.evaluation)
 
 
-def _missing(expert: Expert, source: SourceRef, job: FineTuneJob | None) -> Condition:
-    name = source.name
+def _missing(expert: Expert, source: SourceRef, job: Job | None) -> Condition:
+    kind, name = source.kind, source.name
     if job is None:
-        said = f"spec.sourceRef: no FineTuneJob {name!r} in namespace {expert.metadata.namespace!r}; create it"
+        said = f"spec.sourceRef: no {kind} {name!r} in namespace {expert.metadata.namespace!r}; create it"
         return resolved_as("False", Reason.SOURCE_NOT_FOUND, said)
     if source.run is None:
-        said = f"FineTuneJob {name!r} has no complete run yet ({job.status.phase or 'Pending'})"
+        said = f"{kind} {name!r} has no complete run yet ({job.status.phase or 'Pending'})"
         return resolved_as("False", Reason.SOURCE_NOT_COMPLETE, said)
     record, newest = _record(job, source.run), job.status.run.number if job.status.run is not None else 0
     if record is None and source.run <= newest:
-        said = f"spec.sourceRef.run: nothing is known any more of run {source.run} of FineTuneJob {name!r}"
+        said = f"spec.sourceRef.run: nothing is known any more of run {source.run} of {kind} {name!r}"
         remedy = "name one of its status.run and status.history, or leave run out"
         return resolved_as("False", Reason.SOURCE_NOT_FOUND, f"{said}; {remedy}")
     state = "has failed" if record is not None and record.outcome == "Failed" else "is not complete yet"
-    said = f"spec.sourceRef.run: run {source.run} of FineTuneJob {name!r} {state}; name another, or leave run out"
+    said = f"spec.sourceRef.run: run {source.run} of {kind} {name!r} {state}; name another, or leave run out"
     return resolved_as("False", Reason.SOURCE_NOT_COMPLETE, said)
 
 
@@ -149,7 +156,10 @@ def _unsupported_model(artifact: ArtifactRecord) -> str | None:
     return "holds an adapter, not a whole model; set output.merge: true in its job, or make an Expert of type Adapter"
 
 
-def _lineage(job: FineTuneJob, artifact: ArtifactRecord, run: int | None) -> Lineage:
+def _lineage(job: Job, artifact: ArtifactRecord, run: int | None) -> Lineage:
+    if isinstance(job, QuantizeJob):
+        versions = job.status.versions if job.status.artifact_run == run else []
+        return Lineage(quantize_job=job.metadata.name, run=run, base_commit=artifact.base_commit, versions=versions)
     status, record = job.status, _record(job, run)
     newest = record is None or record == status.run
     return Lineage(
@@ -162,10 +172,30 @@ def _lineage(job: FineTuneJob, artifact: ArtifactRecord, run: int | None) -> Lin
     )
 
 
-def _evaluation(job: FineTuneJob, run: int | None) -> Evaluation | None:
+def _evaluation(job: Job, run: int | None) -> Evaluation | None:
     """What is known of *run*: the job's figures are those of its newest run."""
-    status = job.status
-    if status.run is not None and status.run.number != run:
+    if job.status.run is not None and job.status.run.number != run:
         return None
+    if isinstance(job, QuantizeJob):
+        return _quantized(job)
+    status = job.status
     verdict = status.gate.verdict if status.gate is not None else ""
     return Evaluation(gate=verdict, metrics=status.metrics) if verdict or status.metrics else None
+
+
+def _quantized(job: QuantizeJob) -> Evaluation | None:
+    """What the method that was chosen has lost."""
+    chosen = next((a for a in job.status.attempts if a.method == job.status.chosen_method), None)
+    if chosen is None:
+        return None
+    figures = {
+        "perplexity_before": chosen.perplexity_before,
+        "perplexity": chosen.perplexity_after,
+        "perplexity_increase_percent": chosen.increase_percent,
+    }
+    metrics = [Metric(name=name, value=value) for name, value in figures.items() if value is not None]
+    return Evaluation(gate=chosen.verdict or "", metrics=metrics)
+
+
+def _maker(source: SourceRef, lineage: Lineage) -> str | None:
+    return lineage.quantize_job if source.kind == "QuantizeJob" else lineage.fine_tune_job

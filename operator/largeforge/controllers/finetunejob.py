@@ -6,7 +6,6 @@ decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,14 +14,16 @@ from pydantic import ValidationError
 from largeforge.api.digest import changed_fields, field_digests, run_digest
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.finetunejobstatus import FineTuneJobStatus
-from largeforge.api.meta import Condition, condition, is_true
-from largeforge.api.names import FAILED, GATE_PASSED, PUBLISHED, RUNNING, STORAGE_REACHABLE, VALIDATED, Reason
+from largeforge.api.meta import is_true
+from largeforge.api.names import FAILED
 from largeforge.controllers.context import Context
+from largeforge.controllers.faults import faults
 from largeforge.controllers.finetunejobstatus import HOLDS, Speaker
+from largeforge.controllers.holds import not_allowed, rerun_refused
 from largeforge.controllers.observation import Observed, observe
-from largeforge.controllers.plan import Event, Plan, execute, read, report_unreadable
+from largeforge.controllers.plan import Plan, execute, read, report_unreadable
 from largeforge.controllers.podstate import Problem
-from largeforge.controllers.runs import begin, go_on, listed
+from largeforge.controllers.runs import begin, go_on
 from largeforge.controllers.settings import Settings
 from largeforge.controllers.settling import NAME_SECONDS, settle
 from largeforge.controllers.situation import Situation
@@ -30,20 +31,6 @@ from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import FINETUNEJOBS, Invalid
 from largeforge.resources.attemptpod import Installation
 from largeforge.resources.progress import ProgressTarget
-
-CALM = frozenset(
-    {
-        Reason.PENDING,
-        Reason.PREFLIGHT,
-        Reason.WAITING,
-        Reason.SUSPENDED,
-        Reason.SUCCEEDED,
-        Reason.NOT_REQUESTED,
-        Reason.SOURCE_NOT_COMPLETE,
-        Reason.RETRYING,  # has an Event of its own, with the attempt that ended
-    }
-)
-"""Reasons of a condition that is False without a fault."""
 
 
 async def reconcile(key: Key, context: Context) -> float | None:
@@ -101,29 +88,16 @@ def decide(
 
 def held(job: FineTuneJob, settings: Settings, digest: str) -> Problem | None:
     """Why the spec as it is starts nothing: the installation does not allow it, or the user wants no other run."""
-    spec, run, namespace = job.spec, job.status.run, job.metadata.namespace
-    if spec.base.trust_remote_code and namespace not in settings.remote_code_namespaces:
-        return Problem(
-            Reason.REMOTE_CODE_NOT_ALLOWED,
-            f"spec.base.trustRemoteCode: namespace {namespace!r} is not in the chart's training.remoteCodeNamespaces;"
-            " remove the field, or have the namespace added",
-        )
-    account = spec.service_account_name
-    if account not in (None, "default") and account not in settings.service_accounts:
-        return Problem(
-            Reason.SERVICE_ACCOUNT_NOT_ALLOWED,
-            f"spec.serviceAccountName: {account!r} is not in the chart's training.serviceAccounts; remove the field, or"
-            " have the account added",
-        )
-    if run is None or run.digest == digest or spec.rerun_policy != "Never":
-        return None
-    names = changed_fields(run.fields, field_digests(spec)) if run.fields else []
-    return Problem(
-        Reason.RERUN_REFUSED,
-        f"{listed(names) or 'a field that decides the result'} changed since run {run.number} began, and"
-        " spec.rerunPolicy is Never: that run and its result are kept; set rerunPolicy: OnSpecChange to start the next"
-        " one, or change it back",
+    spec, run = job.spec, job.status.run
+    refused = not_allowed(
+        job.metadata.namespace,
+        settings,
+        remote_code="spec.base.trustRemoteCode" if spec.base.trust_remote_code else None,
+        account=spec.service_account_name,
     )
+    if refused is not None or run is None or run.digest == digest or spec.rerun_policy != "Never":
+        return refused
+    return rerun_refused(run.number, changed_fields(run.fields, field_digests(spec)) if run.fields else [])
 
 
 def installation(settings: Settings) -> Installation:
@@ -141,13 +115,4 @@ def _with_warnings(job: FineTuneJob, plan: Plan) -> Plan:
     status = plan.status
     if not isinstance(status, FineTuneJobStatus) or is_true(status.conditions, FAILED):
         return plan
-    return replace(plan, events=[*plan.events, *_warnings(job.status.conditions, status.conditions)])
-
-
-def _warnings(before: Sequence[Condition], after: Sequence[Condition]) -> Iterator[Event]:
-    for kind in (VALIDATED, STORAGE_REACHABLE, RUNNING, GATE_PASSED, PUBLISHED):
-        new, old = condition(after, kind), condition(before, kind)
-        if new is None or new.status != "False" or new.reason in CALM or (kind == RUNNING and new.reason in HOLDS):
-            continue
-        if old is None or (old.status, old.reason) != (new.status, new.reason):
-            yield Event(new.reason, new.message, "Warning")
+    return replace(plan, events=[*plan.events, *faults(job.status.conditions, status.conditions, holds=HOLDS)])

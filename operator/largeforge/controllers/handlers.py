@@ -12,8 +12,8 @@ from typing import Any
 
 import kopf
 
-from largeforge.api.names import EXPERT_LABEL, FINETUNEJOB_LABEL, INFERENCESERVICE_LABEL
-from largeforge.controllers import expert, finetunejob, inferenceservice
+from largeforge.api.names import EXPERT_LABEL, FINETUNEJOB_LABEL, INFERENCESERVICE_LABEL, QUANTIZEJOB_LABEL
+from largeforge.controllers import expert, finetunejob, inferenceservice, quantizejob
 from largeforge.controllers.context import Context
 from largeforge.controllers.workqueue import Key, WorkQueue
 from largeforge.kube.cluster import (
@@ -26,12 +26,14 @@ from largeforge.kube.cluster import (
     NETWORKPOLICIES,
     PODDISRUPTIONBUDGETS,
     PODS,
+    QUANTIZEJOBS,
     SERVICES,
     Resource,
 )
 
 CONTROLLERS: Mapping[Resource, Callable[[Key, Context], Awaitable[float | None]]] = {
     FINETUNEJOBS: finetunejob.reconcile,
+    QUANTIZEJOBS: quantizejob.reconcile,
     INFERENCESERVICES: inferenceservice.reconcile,
     EXPERTS: expert.reconcile,
 }
@@ -47,9 +49,12 @@ CHILDREN = (
 """What we make and watch; the server selects by the label `managed-by`. Other children are looked at with theirs."""
 PARENT_LABELS = {
     FINETUNEJOB_LABEL: FINETUNEJOBS,
+    QUANTIZEJOB_LABEL: QUANTIZEJOBS,
     INFERENCESERVICE_LABEL: INFERENCESERVICES,
     EXPERT_LABEL: EXPERTS,
 }
+
+_SOURCES = {"FineTuneJob": FINETUNEJOBS, "QuantizeJob": QUANTIZEJOBS}
 
 Wake = tuple[Resource, Key]
 
@@ -67,7 +72,7 @@ class Links:
         named = {
             (resource, Key(key.namespace, reference["name"]))
             for resource, reference in (
-                (FINETUNEJOBS, spec.get("sourceRef")),
+                (_SOURCES.get(spec.get("sourceRef", {}).get("kind"), FINETUNEJOBS), spec.get("sourceRef")),
                 (INFERENCESERVICES, spec.get("inferenceServiceRef")),
                 # The service that it leaves: it unloads the adapter when routers are sent elsewhere.
                 (INFERENCESERVICES, {"name": placed} if placed else None),

@@ -25,7 +25,7 @@ from largeforge.kube.cluster import Cluster, ClusterError, Manifest, Resource
 
 log = logging.getLogger(__name__)
 
-PROGRESS_FIELDS = {"FineTuneJob": frozenset({"progress", "metrics"})}
+PROGRESS_FIELDS = {"FineTuneJob": frozenset({"progress", "metrics"}), "QuantizeJob": frozenset({"progress"})}
 """Fields of a kind's status that have a manager of their own, because trainers' posts write them in between."""
 NOTE_LIMIT = 1024
 """Bytes of an Event's note that the API server takes."""

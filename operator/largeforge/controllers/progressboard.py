@@ -1,11 +1,11 @@
-"""From a pod's post to the status of its FineTuneJob: whose it is, and how often it is written."""
+"""From a pod's post to the status of its FineTuneJob or QuantizeJob: whose it is, and how often it is written."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,11 +14,22 @@ from pydantic import ValidationError
 
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.names import API_VERSION, PROGRESS_MANAGER
+from largeforge.api.quantizejob import QuantizeJob
 from largeforge.controllers.context import utc_now
 from largeforge.controllers.plan import read, with_status
 from largeforge.controllers.progress import Posted, metrics_of, progress_of
 from largeforge.controllers.progresstokens import BoundPod
-from largeforge.kube.cluster import FINETUNEJOBS, JOBS, PODS, Cluster, ClusterError, Conflict, Manifest
+from largeforge.kube.cluster import (
+    FINETUNEJOBS,
+    JOBS,
+    PODS,
+    QUANTIZEJOBS,
+    Cluster,
+    ClusterError,
+    Conflict,
+    Manifest,
+    Resource,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +42,9 @@ POSTS_A_SECOND = 1.0
 """What a pod may post; ours post once in five seconds."""
 FORGET_SECONDS = 600.0
 """How long a pod that posts nothing is remembered."""
+
+_OWNERS = {(API_VERSION, "FineTuneJob"): FINETUNEJOBS, (API_VERSION, "QuantizeJob"): QUANTIZEJOBS}
+_MODELS: Mapping[str, type[FineTuneJob | QuantizeJob]] = {"FineTuneJob": FineTuneJob, "QuantizeJob": QuantizeJob}
 
 WRITES = Counter("largeforge_progress_writes_total", "Writes of progress into a status, and how they ended", ["result"])
 
@@ -131,15 +145,14 @@ class Board:
         before = job.status.progress
         if before is not None and before.last_update_time is not None and before.last_update_time > at:
             return  # another replica has a newer one
-        status = {
-            "progress": progress_of(posted, now=at).manifest(),
-            "metrics": [metric.manifest() for metric in metrics_of(posted)],
-        }
+        status: Manifest = {"progress": progress_of(posted, now=at).manifest()}
+        if isinstance(job, FineTuneJob):
+            status["metrics"] = [metric.manifest() for metric in metrics_of(posted)]
         # Upon this very version: an attempt that was over meanwhile must not speak for the next one.
         await self.cluster.patch_status(with_status(raw, status), manager=PROGRESS_MANAGER)
 
-    async def _job_of(self, bound: BoundPod) -> tuple[Manifest, FineTuneJob]:
-        """The FineTuneJob whose newest attempt *bound* is: by uids, from the pod through its Job."""
+    async def _job_of(self, bound: BoundPod) -> tuple[Manifest, FineTuneJob | QuantizeJob]:
+        """The job whose newest attempt *bound* is: by uids, from the pod through its batch Job."""
         namespace = bound.namespace
         if self.namespaces and namespace not in self.namespaces:
             raise Refused(f"namespace {namespace!r} is not served")
@@ -148,22 +161,23 @@ class Board:
             raise Refused("the pod is gone")
         if "deletionTimestamp" in pod["metadata"] or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             raise Refused("the pod has ended")
-        batch = await self._controller(pod, "batch/v1", "Job")
-        raw = await self._controller(batch, API_VERSION, "FineTuneJob")
-        job = read(FineTuneJob, raw)
+        batch = await self._controller(pod, {("batch/v1", "Job"): JOBS})
+        raw = await self._controller(batch, _OWNERS)
+        job = read(_MODELS[raw["kind"]], raw)
         if isinstance(job, ValidationError):
-            raise Refused("this operator cannot read the pod's FineTuneJob")
+            raise Refused(f"this operator cannot read the pod's {raw['kind']}")
         run = job.status.run
-        current = run is not None and run.outcome is None and run.stage == "Training"
+        # Preflight posts nothing: it has no token.
+        current = run is not None and run.outcome is None and run.stage != "Preflight"
         if run is None or not current or run.job_name != batch["metadata"]["name"]:
-            raise Refused("the pod is not of its FineTuneJob's newest attempt")
+            raise Refused(f"the pod is not of its {raw['kind']}'s newest attempt")
         return raw, job
 
-    async def _controller(self, child: Manifest, api_version: str, kind: str) -> Manifest:
-        resource = JOBS if kind == "Job" else FINETUNEJOBS
+    async def _controller(self, child: Manifest, owners: Mapping[tuple[str, str], Resource]) -> Manifest:
         for reference in child["metadata"].get("ownerReferences", []):
-            if reference.get("controller") and (reference["apiVersion"], reference["kind"]) == (api_version, kind):
+            resource = owners.get((reference["apiVersion"], reference["kind"]))
+            if resource is not None and reference.get("controller"):
                 found = await self.cluster.get(resource, child["metadata"]["namespace"], reference["name"])
                 if found is not None and found["metadata"]["uid"] == reference["uid"]:
                     return found
-        raise Refused(f"the pod is not a {kind}'s")
+        raise Refused(f"the pod is not a {' or '.join(kind for _, kind in owners)}'s")

@@ -12,6 +12,7 @@ from largeforge.api.finetunejobstatus import RunRecord
 from largeforge.api.names import Reason
 from largeforge.controllers import runsources
 from largeforge.controllers.attempts import ending, has_ended
+from largeforge.controllers.holds import listed
 from largeforge.controllers.making import leftovers, make_attempt
 from largeforge.controllers.plan import Event, Plan
 from largeforge.controllers.podstate import Problem
@@ -102,9 +103,3 @@ def _changed(before: RunRecord | None, fields: Mapping[str, str]) -> str:
         return ""
     names = changed_fields(before.fields, fields) if before.fields else []
     return f": {listed(names)} changed" if names else ": a field that decides the result has changed"
-
-
-def listed(names: list[str]) -> str:
-    """The first of *names*, and how many more there are."""
-    rest = len(names) - 5
-    return ", ".join(names[:5]) + (f" and {rest} more" if rest > 0 else "")

@@ -26,8 +26,12 @@ class Settings(BaseModel):
     """The image of engines with GPUs."""
     engine_cpu_image: Annotated[str, Field(min_length=1)]
     """The image of engines without."""
+    quantizer_image: Annotated[str, Field(min_length=1)]
+    """The image of QuantizeJobs' pods."""
+    quantizer_autoawq_image: Annotated[str, Field(min_length=1)]
+    """The image that quantizes for the engine AutoAWQ."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    """The pull policy of all three."""
+    """The pull policy of all of them."""
     master_key_file: Path = MASTER_KEY_FILE
     """The installation's master key."""
     namespaces: frozenset[str] = frozenset()

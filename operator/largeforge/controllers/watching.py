@@ -36,8 +36,8 @@ def watch_attempt(job: FineTuneJob, run: RunRecord, here: Situation, current: Ma
     elif pods:
         status, again = speaker.waits(run, pod_awaited(run)), STORAGE_SECONDS
     else:
-        again = (PODLESS - (here.now - _made(current, here.now))).total_seconds()
-        status = speaker.waits(run, pod_awaited(run)) if again > 0 else speaker.held_up(_podless(current))
+        again = (PODLESS - (here.now - made_at(current, here.now))).total_seconds()
+        status = speaker.waits(run, pod_awaited(run)) if again > 0 else speaker.held_up(podless(current))
         again = again if again > 0 else STORAGE_SECONDS
     return Plan(delete=leftovers(observed, run), status=status, again_after=again)
 
@@ -77,12 +77,14 @@ def _secrets(job: FineTuneJob) -> Mapping[str, str]:
     return found
 
 
-def _made(batch: Manifest, now: datetime) -> datetime:
+def made_at(batch: Manifest, now: datetime) -> datetime:
+    """When *batch* was made."""
     made = batch["metadata"].get("creationTimestamp")
     return datetime.fromisoformat(made) if made else now
 
 
-def _podless(batch: Manifest) -> Problem:
+def podless(batch: Manifest) -> Problem:
+    """What is said of a Job whose pod is not made."""
     name, namespace = batch["metadata"]["name"], batch["metadata"]["namespace"]
     return Problem(
         Reason.REFUSED,

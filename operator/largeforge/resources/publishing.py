@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from largeforge.api.finetunejob import PublishedExpert
 from largeforge.api.meta import ObjectMeta
-from largeforge.api.names import API_VERSION, FINETUNEJOB_LABEL, MANAGED_BY, MANAGER, PUBLISH_MANAGER
+from largeforge.api.names import API_VERSION, FINETUNEJOB_LABEL, MANAGED_BY, MANAGER, PUBLISH_MANAGER, QUANTIZEJOB_LABEL
 from largeforge.resources.drift import covers
 from largeforge.resources.pods import Manifest
 
@@ -36,6 +36,7 @@ class Publishing:
 
 
 FINE_TUNED = Publishing(FINETUNEJOB_LABEL, "Adapter")
+QUANTIZED = Publishing(QUANTIZEJOB_LABEL, "Model")
 
 
 def published_expert(job: Publisher, expert: PublishedExpert, *, how: Publishing = FINE_TUNED) -> Manifest:

@@ -23,6 +23,6 @@ def test_rendered_twice_it_is_the_same() -> None:
 
 
 def test_the_demos_values_are_those_that_the_demo_sets() -> None:
-    names = ("operator", "router", "trainer", "engine-cpu")
+    names = ("operator", "router", "trainer", "engine-cpu", "quantizer")
     references = {name: f"localhost/largeforge-{name}:0123456789ab" for name in names}
     assert yaml.safe_load(chart.value_sets()["demo"].read_text()) == chart_values(references, ["demo"])

@@ -57,12 +57,12 @@ def test_an_unknown_field_of_a_configuration_is_an_error() -> None:
 
 def test_a_long_result_fits_the_termination_message_and_keeps_what_is_acted_on() -> None:
     prepared = PreparedRecord(
-        source=SourceRecord(uri="pvc://models/small/.small-0123456789ab-source", digest="b" * 64, size_bytes=1),
+        source=SourceRecord(uri="pvc://models/small/small-0123456789ab-source", digest="b" * 64, size_bytes=1),
         calibration=CalibrationRecord(digest="c" * 64, samples=8, tokens=2048, problems=["p" * 512] * 5),
         windows=64,
         window_tokens=32_768,
         windows_digest="e" * 64,
-        uri="pvc://models/small/.small-0123456789ab-tokens",
+        uri="pvc://models/small/small-0123456789ab-tokens",
     )
     result = QuantizeResult(
         outcome="Succeeded",

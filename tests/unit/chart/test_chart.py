@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 SETS = chart.value_sets()
 HOOK = "helm.sh/hook"
-OURS = {"finetunejobs", "inferenceservices", "experts"}
+OURS = {"finetunejobs", "quantizejobs", "inferenceservices", "experts"}
 VOLUME_TYPES = frozenset(
     ("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret")
 )
@@ -302,7 +302,8 @@ def test_what_runs_may_ask_for_is_handed_to_the_operator_and_nothing_by_itself()
         (container,) = dict(pods(of_set(name)))["Deployment largeforge-operator"]["containers"]
         written[name] = {e["name"]: e["value"] for e in container["env"] if e["name"].startswith(words)}
     assert written["default"] == {}
-    needed = {"LARGEFORGE_TRAINER_IMAGE": "t", "LARGEFORGE_ENGINE_IMAGE": "e", "LARGEFORGE_ENGINE_CPU_IMAGE": "c"}
+    images = ("TRAINER", "ENGINE", "ENGINE_CPU", "QUANTIZER", "QUANTIZER_AUTOAWQ")
+    needed = {f"LARGEFORGE_{image}_IMAGE": "x" for image in images}
     read = operator_settings.from_environment(needed | written["teams"])
     assert read.hub_endpoint == "https://hub.example"
     assert read.hub_hosts == {"files.example", "*.cdn.example"}

@@ -100,10 +100,13 @@ async def test_a_pod_that_posts_without_end_is_held_back():
         ),
         ({"pod": trainer_pod(controller=owner("batch/v1", "Job", "sql-r1-a1", "forged"))}, "the pod is not a Job's"),
         ({"pod": trainer_pod(controller=owner("batch/v1", "Job", "gone", "uid-of-job"))}, "the pod is not a Job's"),
-        ({"job": batch_job(controller=owner("batch/v1", "CronJob", "sql", "u"))}, "the pod is not a FineTuneJob's"),
+        (
+            {"job": batch_job(controller=owner("batch/v1", "CronJob", "sql", "u"))},
+            "the pod is not a FineTuneJob or QuantizeJob's",
+        ),
         (
             {"job": batch_job(controller=owner("largeforge.ai/v1alpha1", "FineTuneJob", "sql", "forged"))},
-            "the pod is not a FineTuneJob's",
+            "the pod is not a FineTuneJob or QuantizeJob's",
         ),
         ({"run": {"attempt": 2, "jobName": "sql-r1-a2"}}, "newest attempt"),
         ({"run": {"outcome": "Succeeded"}}, "newest attempt"),

@@ -8,12 +8,15 @@ IMAGES = {
     "LARGEFORGE_TRAINER_IMAGE": "t",
     "LARGEFORGE_ENGINE_IMAGE": "e",
     "LARGEFORGE_ENGINE_CPU_IMAGE": "c",
+    "LARGEFORGE_QUANTIZER_IMAGE": "q",
+    "LARGEFORGE_QUANTIZER_AUTOAWQ_IMAGE": "a",
 }
 
 
 def test_images_are_all_that_must_be_given():
     settings = from_environment(IMAGES)
     assert (settings.trainer_image, settings.engine_image, settings.engine_cpu_image) == ("t", "e", "c")
+    assert (settings.quantizer_image, settings.quantizer_autoawq_image) == ("q", "a")
     assert settings.namespaces == frozenset()
     assert str(settings.master_key_file) == "/etc/largeforge/master/key"
 
@@ -31,7 +34,7 @@ def test_every_wrong_variable_is_named():
         ValueError, match=r"LARGEFORGE_TRAINER_IMAGE: .*\n(.*\n)*LARGEFORGE_IMAGE_PULL_POLICY: "
     ) as caught:
         from_environment({"LARGEFORGE_IMAGE_PULL_POLICY": "Sometimes"})
-    assert len(str(caught.value).splitlines()) == 4
+    assert len(str(caught.value).splitlines()) == 6
 
 
 @pytest.mark.parametrize(
