@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _PACKED = {"I32": 32, "U8": 8, "I64": 64}
 """Types that hold several quantized weights in one number, with their bits."""
-_BESIDE = ("scale", "scales", "zero_point", "qzeros", "zeros", "g_idx", "shape", "absmax", "quant_map", "scale_inv")
-"""Last parts of the names of tensors that belong to quantized weights and are none."""
+_BESIDE = re.compile(r"(.*_)?(scales?|scale_inv|zero_point|q?zeros|g_idx|shape|absmax|quant_map)")
+"""The last part of the names of tensors that belong to quantized weights and are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def common(tensors: Sequence[Tensor], *, bits: int | None = None) -> dict[str, A
 def _parameters(tensors: Sequence[Tensor], bits: int | None) -> int | None:
     count = 0
     for tensor in tensors:
-        if tensor.name.rpartition(".")[2].removeprefix("weight_").removeprefix("input_") in _BESIDE:
+        if _BESIDE.fullmatch(tensor.name.rpartition(".")[2]):
             continue
         packed = _PACKED.get(tensor.dtype)
         if packed is not None and bits is None:

@@ -29,7 +29,8 @@ class Subject:
     secret_ref: SecretRef | None = None
     """The Secret with the hub's token."""
     cache_uri: str | None = None
-    """Where a model of the hub is downloaded to; without it, only its headers are read."""
+    """Where a model of the hub is downloaded to; without it, only its headers are read. Leave out a claim that no
+    volume is bound to yet, unless the placement says where: this pod would bind it where, perhaps, no GPU is."""
     trust_remote_code: bool = False
 
 

@@ -8,8 +8,11 @@ import pytest
 from largeforge.api.common import ErrorDetail
 from largeforge.api.deliver import DeliverResult
 from largeforge.api.inspect import InspectResult, ModelFacts
+from largeforge.controllers.handlers import Links, wakes
 from largeforge.controllers.inspection import JOB_NAME_LABEL, Pending, Question, Seen, decide, is_known, look
 from largeforge.controllers.podstate import Problem
+from largeforge.controllers.workqueue import Key
+from largeforge.kube.cluster import INFERENCESERVICES, JOBS, PODS
 from largeforge.resources.deliver import deliver_config, deliver_job
 from largeforge.resources.inspect import inspect_config, inspect_job
 from tests.unit.errands import DELIVERY, EXPERT, HERE, MODEL, SERVICE, as_made, over, pod
@@ -172,3 +175,11 @@ async def test_the_pods_are_found_by_the_label_that_every_jobs_pods_carry():
     seen = await look(FakeCluster(as_made(JOB), mine, other), JOB)
     assert [each["metadata"]["name"] for each in seen.pods] == [mine["metadata"]["name"]]
     assert decide(QUESTION, seen, now=NOW).state == ANSWER
+
+
+def test_the_job_wakes_the_object_that_asks_and_its_pods_wake_nobody():
+    mine = (INFERENCESERVICES, Key("team", "smol"))
+    assert wakes(JOBS, as_made(JOB), Links(), gone=False) == {mine}
+    made = pod(ANSWER.message())
+    made["metadata"]["labels"] = JOB["spec"]["template"]["metadata"]["labels"]
+    assert wakes(PODS, made, Links(), gone=False) == frozenset()

@@ -73,6 +73,7 @@ def test_packed_weights_are_counted_one_by_one(tmp_path):
         "model.layers.0.q_proj.qweight": np.zeros((8, 16), np.int32),
         "model.layers.0.q_proj.scales": np.zeros((1, 16), np.float16),
         "model.layers.0.q_proj.qzeros": np.zeros((1, 2), np.int32),
+        "model.layers.0.self_attn.k_scale": np.zeros(1, np.float32),
         "model.norm.weight": np.zeros(16, np.float16),
     }
     for number, (settings, count) in enumerate(
