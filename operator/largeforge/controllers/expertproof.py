@@ -16,8 +16,10 @@ from largeforge.controllers.engine import Answers, Said, Trouble
 
 COMPARED = 5
 """Likeliest tokens that are compared of each conversation: as many as the training records."""
-FLOOR = 0.1
-"""Nats. Logits of 16 bits are that coarse: two right computations of one model differ so much."""
+LEAST_LOGPROB = -4.0
+"""Less likely tokens are not compared: of a model that is sure of its first one, the others are noise."""
+FLOOR = 0.2
+"""Nats. Logits of 16 bits are half as coarse: two right computations of one model differ so much."""
 TIMES = 3.0
 """How far an adapter may be from the record, in distances of the base from its own record."""
 NOTHING = 1e-3
@@ -121,12 +123,13 @@ def between(one: Answers, other: Answers) -> float:
 
 
 def _distance(expected: Mapping[int, float], seen: Mapping[int, float]) -> float:
-    """The mean difference of the expected tokens' log-probabilities.
+    """The mean difference of the likely ones of the expected tokens, and of the likeliest in any case.
 
     One that is not among those seen is at most as likely as the last of them.
     """
-    last = min(seen.values())
-    apart = [abs(value - seen[token]) if token in seen else max(0.0, value - last) for token, value in expected.items()]
+    last, first = min(seen.values()), max(expected.values())
+    likely = {token: value for token, value in expected.items() if value == first or value > LEAST_LOGPROB}
+    apart = [abs(value - seen[token]) if token in seen else max(0.0, value - last) for token, value in likely.items()]
     return sum(apart) / len(apart)
 
 
