@@ -16,8 +16,10 @@ START_PERIOD = 5
 START_FAILURES = 720
 """An hour: a large model from slow storage. An engine that fails ends by itself long before."""
 
+# Not urllib, which would ask a proxy of the user's environment.
 _HEALTH = (
-    f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{ENGINE_PORT}/health', timeout=4)"  # no proxy
+    f"import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', {ENGINE_PORT}, timeout=4);"
+    " c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"
 )
 
 
