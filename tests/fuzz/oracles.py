@@ -37,7 +37,7 @@ def body(data: bytes) -> None:
     assert len(sent) == call.length_with_model(value)
     assert sent == data[: call.start] + value + data[call.end :]
     assert json.loads(sent) == before | {"model": "another \u00e9"}
-    assert isinstance(call.user_text(), str)
+    assert all(isinstance(text, str) for text in call.user_texts(4))
 
 
 def _scanned(data: bytes) -> Call | ApiError:

@@ -6,14 +6,14 @@ For each user message and expert (docs/routing.md has the formulas and what they
     score   = the larger of own and half the score of the message before
     total   = score + stickiness (of the expert that the conversation is with) + priority / 1000
 
-The expert with the highest total wins among those whose score reaches their threshold. Where none does, the
-conversation stays where it is; else nobody's is it, and the fallback answers.
+The highest total wins among those whose score reaches their threshold; of equal ones the first by name. A conversation
+stays with its expert until another one wins so. Where nobody does, the fallback answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from largeforge.router import fit
@@ -89,7 +89,7 @@ class Parts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Choice:
     """Who gets a conversation, and why."""
 
     expert: str | None
@@ -98,9 +98,12 @@ class Decision:
     score: float
     parts: Mapping[str, Parts]
     """Of each expert of which anything was found."""
-    runner_up: str | None = None
     embedded: bool = False
-    """Whether the embedding of the text counted."""
+    """Whether an embedding counted."""
+
+    def ranked(self) -> list[str]:
+        """The experts, the highest total first."""
+        return sorted(self.parts, key=lambda name: (-self.parts[name].total, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +111,10 @@ class _Message:
     """What is known of one user message before it is embedded."""
 
     keywords: Mapping[str, float]
-    blocks: tuple[str, ...]
-    raw: Floats | None
+    blocks: tuple[str, ...] = ()
+    raw: Floats | None = None
     """The cheap head's."""
-    unclear: bool
+    unclear: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,6 @@ class Outlook:
     """A conversation, as far as it can be judged without embedding it."""
 
     messages: tuple[_Message, ...]
-    allowed: Collection[str]
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -131,76 +133,68 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classifier:
-    """What chooses; replaced whole."""
+    """What chooses."""
 
     matcher: Matcher
     rules: Mapping[str, Rule]
+    """Of those that may be chosen."""
     learnt: Learnt | None = None
-    everybody: frozenset[str] = field(default_factory=frozenset)
 
-    def decide(
-        self, conversation: Sequence[str], *, allowed: Collection[str] | None = None, embed: Embed | None = None
-    ) -> Decision:
+    def decide(self, conversation: Sequence[str], *, embed: Embed | None = None) -> Choice:
         """Who gets a conversation of these user messages, the oldest first; *embed* is asked where it is not clear."""
-        outlook = self.look(conversation, allowed=allowed)
-        wanted = outlook.wanted if embed is not None else ()
+        outlook = self.look(conversation)
+        wanted = outlook.wanted
         return self.settle(outlook, dict(zip(wanted, embed(wanted), strict=True)) if embed and wanted else {})
 
-    def look(self, conversation: Sequence[str], *, allowed: Collection[str] | None = None) -> Outlook:
+    def look(self, conversation: Sequence[str]) -> Outlook:
         """The first half of a decision, in tens of microseconds."""
-        among = self.everybody if allowed is None else allowed
-        messages = tuple(self._message(text, among) for text in conversation[-1 - LOOK_BACK :])
-        return Outlook(messages, among)
+        return Outlook(tuple([self._message(text) for text in conversation[-1 - LOOK_BACK :]]))
 
-    def settle(self, outlook: Outlook, embeddings: Mapping[str, Floats]) -> Decision:
+    def settle(self, outlook: Outlook, embeddings: Mapping[str, Floats]) -> Choice:
         """The second half, with the embeddings that were wanted, or without where they could not be had."""
         earlier: dict[str, float] = {}
         current: str | None = None
         parts: dict[str, Parts] = {}
         for message in outlook.messages:
-            parts = self._parts(message, outlook.allowed, embeddings, earlier, current)
+            parts = self._parts(message, embeddings, earlier, current)
             earlier = {name: EARLIER_SHARE * part.score for name, part in parts.items()}
             current = self._winner(parts, current)
         return self._decision(current, parts, embedded=bool(embeddings))
 
-    def _message(self, text: str, allowed: Collection[str]) -> _Message:
+    def _message(self, text: str) -> _Message:
         keywords = self.matcher.scores(text)
         learnt = self.learnt
-        found = blocks(text) if learnt is not None else ()
-        if learnt is None or not found:
-            return _Message(keywords, (), None, unclear=False)
+        if learnt is None:
+            return _Message(keywords)
+        found = blocks(text)
+        if not found:
+            return _Message(keywords)
         raw = learnt.cheap.raw(found)
-        return _Message(
-            keywords, found, raw, unclear=learnt.full is not None and not self._clear(raw, keywords, allowed)
-        )
+        return _Message(keywords, found, raw, learnt.full is not None and not self._clear(learnt, raw, keywords))
 
-    def _clear(self, raw: Floats, keywords: Mapping[str, float], allowed: Collection[str]) -> bool:
+    def _clear(self, learnt: Learnt, raw: Floats, keywords: Mapping[str, float]) -> bool:
         """Whether terms alone say who it is, and no keyword says otherwise."""
-        if self.learnt is None or not float(lead(raw)) >= self.learnt.cheap.worth.clear:
+        if not lead(raw) >= learnt.cheap.worth.clear:
             return False
-        winner = self.learnt.experts[int(raw.argmax())]
-        return winner in allowed and all(name == winner for name in keywords if name in allowed)
+        winner = learnt.experts[int(raw.argmax())]
+        return winner in self.rules and all(name == winner for name in keywords if name in self.rules)
 
     def _parts(
-        self,
-        message: _Message,
-        allowed: Collection[str],
-        embeddings: Mapping[str, Floats],
-        earlier: Mapping[str, float],
-        current: str | None,
+        self, message: _Message, embeddings: Mapping[str, Floats], earlier: Mapping[str, float], current: str | None
     ) -> dict[str, Parts]:
-        learnt = self._learnt(message, embeddings)
-        names = [name for name in {**message.keywords, **learnt, **earlier} if name in allowed]
-        return {
-            name: Parts(
-                message.keywords.get(name, 0.0),
-                learnt.get(name, 0.0),
-                earlier.get(name, 0.0),
-                self.rules[name].stickiness if name == current else 0.0,
-                PRIORITY_STEP * self.rules[name].priority,
-            )
-            for name in names
-        }
+        keywords, learnt = message.keywords, self._learnt(message, embeddings)
+        parts = {}
+        for name in {**keywords, **learnt, **earlier}:
+            rule = self.rules.get(name)
+            if rule is not None:
+                parts[name] = Parts(
+                    keywords.get(name, 0.0),
+                    learnt.get(name, 0.0),
+                    earlier.get(name, 0.0),
+                    rule.stickiness if name == current else 0.0,
+                    PRIORITY_STEP * rule.priority,
+                )
+        return parts
 
     def _learnt(self, message: _Message, embeddings: Mapping[str, Floats]) -> dict[str, float]:
         learnt, raw = self.learnt, message.raw
@@ -215,16 +209,15 @@ class Classifier:
 
     def _winner(self, parts: Mapping[str, Parts], current: str | None) -> str | None:
         fitting = [name for name, part in parts.items() if part.score >= self.rules[name].threshold]
-        if current is not None and self.rules[current].stickiness > 0 and current not in fitting and current in parts:
-            fitting = [name for name in fitting if parts[name].total > parts[current].total] or [current]
+        if current is not None and current not in fitting and self.rules[current].stickiness > 0:
+            stays = parts[current].total
+            fitting = [name for name in fitting if parts[name].total > stays] or [current]
         return min(fitting, key=lambda name: (-parts[name].total, name), default=None)
 
-    def _decision(self, expert: str | None, parts: Mapping[str, Parts], *, embedded: bool) -> Decision:
-        ranked = sorted(parts, key=lambda name: (-parts[name].total, name))
-        second = next((name for name in ranked if name != expert and parts[name].score > 0), None)
+    def _decision(self, expert: str | None, parts: Mapping[str, Parts], *, embedded: bool) -> Choice:
         if expert is None:
-            return Decision(None, FALLBACK, 0.0, parts, second, embedded)
-        return Decision(expert, self._reason(expert, parts[expert]), parts[expert].score, parts, second, embedded)
+            return Choice(None, FALLBACK, 0.0, parts, embedded)
+        return Choice(expert, self._reason(expert, parts[expert]), parts[expert].score, parts, embedded)
 
     def _reason(self, expert: str, part: Parts) -> str:
         threshold = self.rules[expert].threshold
@@ -232,21 +225,14 @@ class Classifier:
             return CONVERSATION
         by_keywords, by_examples = part.keywords >= threshold, part.learnt >= threshold
         if by_keywords == by_examples:
-            return HYBRID
+            return HYBRID if part.keywords and part.learnt else KEYWORD if part.keywords else EXAMPLES
         return KEYWORD if by_keywords else EXAMPLES
-
-
-def classifier(experts: Sequence[ExpertText], learnt: Learnt | None) -> Classifier:
-    """The classifier of *experts* with what was learnt of their examples."""
-    return Classifier(
-        Matcher({expert.name: expert.patterns for expert in experts}),
-        {expert.name: expert.rule for expert in experts},
-        learnt,
-        frozenset(expert.name for expert in experts),
-    )
 
 
 def learn(experts: Sequence[ExpertText], embed: Embed | None = None) -> Classifier:
     """The classifier of *experts*, learnt here and now."""
-    lessons = [Lesson(expert.name, expert.examples, expert.negatives) for expert in experts]
-    return classifier(experts, fit.learn(lessons, embed))
+    return Classifier(
+        Matcher({expert.name: expert.patterns for expert in experts}),
+        {expert.name: expert.rule for expert in experts},
+        fit.learn([Lesson(expert.name, expert.examples, expert.negatives) for expert in experts], embed),
+    )

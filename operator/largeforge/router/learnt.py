@@ -33,6 +33,8 @@ class Lesson:
     expert: str
     examples: tuple[str, ...]
     negatives: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What its author should know of it, found before anything is learnt."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,9 +36,12 @@ class Request:
 
 
 class Running(Protocol):
-    """A request that is being answered by an engine."""
+    """A request that is being answered by an engine, or decided."""
 
-    deadline: float
+    @property
+    def deadline(self) -> float:
+        """When to `expire` it."""
+        ...
 
     def cancel(self) -> None:
         """The client is gone."""

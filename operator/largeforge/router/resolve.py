@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
-
-from largeforge.router.classify import best
+from largeforge.router.classifier import LOOK_BACK, Choice, Classifier, Outlook
 from largeforge.router.defaults import Operation
+from largeforge.router.learnt import Learnt
 from largeforge.router.openai import AUTO, INVALID, ApiError, shown, unavailable, unknown_model
 from largeforge.router.scan import Call
 from largeforge.router.table import Route, View
-
-KEYWORD = "keyword"
-FALLBACK = "fallback"
+from largeforge.router.terms import Floats
 
 
 @dataclass(slots=True)
@@ -34,47 +31,77 @@ class Decision:
         ).encode()
 
 
-def resolve(view: View, call: Call, operation: Operation = Operation.CHAT, *, retry_after_seconds: int) -> Decision:
-    """The route of *call* among those that its client sees, or the `ApiError` that says why there is none."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whom a call's text is for; some texts must be embedded before that is known."""
+
+    view: View
+    classifier: Classifier
+    outlook: Outlook
+    retry_after_seconds: int
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The texts to embed."""
+        return self.outlook.wanted
+
+    def choice(self, embeddings: Mapping[str, Floats]) -> Choice:
+        """The classifier's word; without *embeddings* that of its cheaper parts."""
+        return self.classifier.settle(self.outlook, embeddings)
+
+    def decision(self, embeddings: Mapping[str, Floats]) -> Decision:
+        """The route of it, or an `ApiError` where there is none."""
+        return decided(self.view, self.choice(embeddings), retry_after_seconds=self.retry_after_seconds)
+
+
+def question(view: View, call: Call, learnt: Learnt | None, *, retry_after_seconds: int) -> Question:
+    """What the cheaper parts of the classifier find in *call*."""
+    classifier = Classifier(view.matcher, view.rules, learnt)
+    outlook = classifier.look(call.user_texts(LOOK_BACK + 1))
+    return Question(view, classifier, outlook, retry_after_seconds)
+
+
+def resolve(
+    view: View,
+    call: Call,
+    operation: Operation = Operation.CHAT,
+    *,
+    learnt: Learnt | None = None,
+    retry_after_seconds: int,
+) -> Decision | Question:
+    """The route of *call* among those that its client sees, or the `ApiError` that says why there is none.
+
+    A question where a text must be embedded first.
+    """
     if call.model == AUTO:
-        _require_decidable(call, operation)
-        return _automatic(view, call, retry_after_seconds)
-    route = view.routes.get(call.model)
+        require_decidable(call, operation)
+        found = question(view, call, learnt, retry_after_seconds=retry_after_seconds)
+        return found if found.wanted else found.decision({})
+    return named(view, call.model, retry_after_seconds=retry_after_seconds)
+
+
+def named(view: View, model: str, *, retry_after_seconds: int) -> Decision:
+    """The route that has this name, or the `ApiError` that says why there is none."""
+    route = view.routes.get(model)
     if route is not None:
         return Decision(route, route.reason, 1.0)
-    if call.model in view.unready:
+    if model in view.unready:
         raise unavailable(
-            f"expert '{call.model}' is not ready: {view.unready[call.model]}",
+            f"expert '{model}' is not ready: {view.unready[model]}",
             code="expert_not_ready",
             retry_after_seconds=retry_after_seconds,
         )
-    if call.model in view.disabled:
+    if model in view.disabled:
         raise ApiError(
             404,
-            f"expert '{shown(call.model)}' is disabled; set its spec.routing.enabled to true",
+            f"expert '{shown(model)}' is disabled; set its spec.routing.enabled to true",
             code="model_not_found",
             param="model",
         )
-    raise unknown_model(call.model)
+    raise unknown_model(model)
 
 
-def explain(view: View, call: Call, *, retry_after_seconds: int) -> bytes:
-    """The answer to `POST /v1/route`: the decision, and the score of every expert that the client sees."""
-    decision = resolve(view, call, retry_after_seconds=retry_after_seconds)
-    found = view.matcher.scores(call.user_text())
-    experts = [name for name, route in view.routes.items() if route.reason == "pinned"]
-    ranked = sorted(experts, key=lambda name: (-found.get(name, 0.0), name))
-    answer: dict[str, Any] = {
-        "object": "largeforge.route",
-        "expert": decision.route.name,
-        "reason": decision.reason,
-        "score": round(decision.score, 2),
-        "scores": [{"expert": name, "score": round(found.get(name, 0.0), 2)} for name in ranked],
-    }
-    return msgspec.json.encode(answer)
-
-
-def _require_decidable(call: Call, operation: Operation) -> None:
+def require_decidable(call: Call, operation: Operation) -> None:
     """What only one expert can answer is not given to another by its words."""
     if operation is Operation.EMBEDDINGS:
         why = "the vectors of different models cannot be compared"
@@ -90,22 +117,21 @@ def _require_decidable(call: Call, operation: Operation) -> None:
     )
 
 
-def _automatic(view: View, call: Call, retry_after_seconds: int) -> Decision:
-    scores = view.matcher.scores(call.user_text())
-    winner = best({name: score for name, score in scores.items() if name in view.routes})
-    if winner is not None:
-        return Decision(view.routes[winner[0]], KEYWORD, winner[1])
+def decided(view: View, choice: Choice, *, retry_after_seconds: int) -> Decision:
+    """The route of *choice*: that of its expert, else the fallback's, else an `ApiError`."""
+    if choice.expert is not None:
+        return Decision(view.routes[choice.expert], choice.reason, choice.score)
     if view.fallback is not None:
-        return Decision(view.fallback, FALLBACK, 0.0)
+        return Decision(view.fallback, choice.reason, 0.0)
     if view.fallback_unready is not None:
         raise unavailable(
-            f"no expert's keywords match, and the fallback is not ready: {view.fallback_unready}",
+            f"no expert fits the message, and the fallback is not ready: {view.fallback_unready}",
             code="expert_not_ready",
             retry_after_seconds=retry_after_seconds,
         )
     raise ApiError(
         404,
-        "no expert's keywords match the last user message, and no ready expert is the fallback;"
+        "no expert's keywords or examples fit the last user message, and no ready expert is the fallback;"
         " name one of GET /v1/models, or set spec.routing.fallback of an Expert to true",
         kind=INVALID,
         code="model_not_found",

@@ -19,6 +19,8 @@ FALSE_ABSTENTION = 0.03
 """The share of the examples that may score too little when they are left out."""
 CLEAR_ACCURACY = 0.99
 """Of the examples whose lead is clear, when they are left out; it takes 50 of them to know."""
+NEVER = 1e9
+"""No lead is as large."""
 LOWEST_CUT = 0.05
 """So that few examples, of which none is like another, do not make everything fit."""
 
@@ -44,17 +46,18 @@ class Calibration:
     top: float
     """The raw score that is worth 1."""
     clear: float
-    """The lead over the second from which on 99 of 100 left-out examples are right; infinite where none is known."""
+    """The lead over the second from which on 99 of 100 left-out examples are right; `NEVER` where none is known."""
 
-    def worth(self, raw: Floats) -> Floats:
+    def worth(self, raw: Floats) -> Matrix:
         """From 0 to 1: 0.5 at the cut, straight below and above."""
         below = raw / (2 * self.cut)
         above = 0.5 + (raw - self.cut) / (2 * (self.top - self.cut))
-        return np.clip(np.where(raw < self.cut, below, above), 0.0, 1.0)
+        # Four decimals: beyond the sixth, processors and numbers of threads differ.
+        return np.clip(np.where(raw < self.cut, below, above), 0.0, 1.0).astype(np.float64).round(4)
 
     def never_clear(self) -> Calibration:
         """The same, but no lead is clear."""
-        return replace(self, clear=float("inf"))
+        return replace(self, clear=NEVER)
 
 
 def calibrated(scores: Matrix, owners: Indices, *, top: float) -> Calibration:
@@ -78,4 +81,4 @@ def _clear_lead(scores: Matrix, owners: Indices) -> float:
     wrong = np.cumsum((scores.argmax(axis=1) != owners)[order])
     # Half a mistake more than was seen: with few examples none is a proof of nothing.
     sure = np.flatnonzero(wrong + 0.5 <= (1 - CLEAR_ACCURACY) * np.arange(1, len(order) + 1))
-    return float(leads[order[sure[-1]]]) if len(sure) else float("inf")
+    return float(leads[order[sure[-1]]]) if len(sure) else NEVER

@@ -8,7 +8,7 @@ members of the top object. Of a long body the prompt is left out of that, so tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -174,12 +174,15 @@ class Call:
             at = _after(_COLON, text, at + len(_MESSAGES_KEY))
         return _after(_ARRAY, self.body, frame.place(at))
 
-    def user_text(self) -> str:
-        """The text of the last user message, the prompt or the input; empty where there is none, or only token ids."""
-        for message in reversed(self.messages):
-            if message.role == "user":
-                return _text(message.content)
-        return "" if self.messages else self._prompt_text() or self._input_text()
+    def user_texts(self, most: int) -> list[str]:
+        """The texts of the last user messages, the oldest first; of the prompt or the input where there are none.
+
+        None where there is no text, or only token ids.
+        """
+        if not self.messages:
+            text = self._prompt_text()
+            return [text] if text else self._input_texts(most)
+        return _user_texts(self.messages, most)
 
     def _prompt_text(self) -> str:
         prompt = self._envelope.prompt
@@ -188,13 +191,14 @@ class Call:
         except msgspec.ValidationError:
             return _text_of_prompts(prompt)
 
-    def _input_text(self) -> str:
+    def _input_texts(self, most: int) -> list[str]:
         """Of `/v1/responses`: a text, or items of which some are messages."""
         try:
             items = _messages.decode(self._envelope.input)
         except msgspec.ValidationError:
-            return _text(self._envelope.input)
-        return next((_text(item.content) for item in reversed(items) if item.role == "user"), "")
+            text = _text(self._envelope.input)
+            return [text] if text else []
+        return _user_texts(items, most)
 
 
 def _after(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
@@ -203,6 +207,16 @@ def _after(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
     if found is None:
         raise AssertionError("the body was found to be valid")
     return found.end()
+
+
+def _user_texts(messages: Sequence[Message], most: int) -> list[str]:
+    found: list[str] = []
+    for message in reversed(messages):
+        if message.role == "user":
+            found.append(_text(message.content))
+            if len(found) == most:
+                break
+    return found[::-1]
 
 
 def _text(content: msgspec.Raw) -> str:

@@ -17,6 +17,7 @@ from largeforge.router import clients, source, tls
 from largeforge.router.clients import Clients, Fingerprint
 from largeforge.router.dispatch import Dispatcher
 from largeforge.router.health import application
+from largeforge.router.learning import Learning
 from largeforge.router.metrics import Metrics
 from largeforge.router.protocol import ClientConnection
 from largeforge.router.report import Reports
@@ -163,14 +164,17 @@ async def run(settings: Settings, options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
+    learning = Learning(dispatcher.judge, settings.learning_dir, model=settings.embedding_model)
+
     def publish(table: RouteTable) -> None:
         dispatcher.replace_table(table)
+        learning.follow(table.lessons)
         log.info("route table: %s; not ready: %s", _names(table.routes), _names(table.unready))
 
     def ready() -> str | None:
         if stop.is_set():
             return "stopping"
-        return "no route table yet" if dispatcher.table is None else None
+        return "no route table yet" if dispatcher.table is None else learning.awaited()
 
     async with contextlib.AsyncExitStack() as stack:
         if options.table is not None:
@@ -183,6 +187,9 @@ async def run(settings: Settings, options: Options) -> None:
         background = [asyncio.create_task(follow_clients(dispatcher, seen))]
         if certificate is not None:
             background.append(asyncio.create_task(tls.follow(certificate)))
+        if found.reports is not None:
+            found.reports.routing = learning.report
+        background.append(asyncio.create_task(learning.run()))
         background += [asyncio.ensure_future(job()) for job in found.jobs]
         log.info(
             "started on port %d%s, health and metrics on %d",

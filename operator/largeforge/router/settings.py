@@ -72,6 +72,12 @@ class Settings(StrictModel):
     """PEM certificates of authorities that are trusted for External Experts, beside the system's."""
     external_probe_seconds: Seconds = 60
     """How often each External Expert is asked for a generation of a few tokens."""
+    embedding_model: Path | None = None
+    """A folder with `model.onnx` and `tokenizer.json`; without it examples count by their words alone."""
+    embedding_seconds: Seconds = 0.25
+    """How long a request may wait for the embedding of its text before it is decided without."""
+    learning_dir: Path | None = None
+    """Where the embeddings of examples are kept; without it in a folder that goes when the router ends."""
     head_seconds: Seconds = 10
     """From a request's first byte to the end of its headers; also from connecting to the first byte."""
     body_idle_seconds: Seconds = 30

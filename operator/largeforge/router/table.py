@@ -14,10 +14,13 @@ from largeforge.api.expert import Expert, Limits
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import condition, is_true
 from largeforge.api.names import READY
-from largeforge.router.classify import DOMAIN_WEIGHT, KEYWORD_WEIGHT, Matcher, Pattern, matcher_of
+from largeforge.router.classifier import Rule
+from largeforge.router.classify import Matcher, matcher_of
 from largeforge.router.defaults import Additions, additions
 from largeforge.router.endpoints import Endpoint, Pod, by_service, endpoints_of
+from largeforge.router.expertise import lesson, patterns, rule
 from largeforge.router.external import External, ExternalError, Externals
+from largeforge.router.learnt import Lesson
 from largeforge.router.openai import AUTO, ModelCard, model_card, model_list
 
 EngineKey = Callable[[InferenceService], str]
@@ -51,7 +54,7 @@ class Route:
 class View:
     """All that the requests of one class of clients need to know of the namespace; what they may not use is not in it.
 
-    Every view has the matcher of all experts: whom it finds counts where `routes` has it.
+    Every view has the matcher of all experts: whom it finds counts where `rules` has it.
     """
 
     routes: Mapping[str, Route] = field(default_factory=dict)
@@ -60,6 +63,8 @@ class View:
     disabled: frozenset[str] = frozenset()
     """Experts that their owner has taken out."""
     matcher: Matcher = field(default_factory=lambda: matcher_of(()))
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    """Of each Expert that `auto` may choose."""
     fallback: Route | None = None
     fallback_unready: str | None = None
     """Why the only fallback experts cannot answer."""
@@ -79,6 +84,8 @@ class RouteTable:
     """What a client sees that no Expert's `access` names."""
     by_client: Mapping[str, View] = field(default_factory=dict)
     """What those see that one names; clients with the same rights share a view."""
+    lessons: tuple[Lesson, ...] = ()
+    """What is learnt from each Expert that takes part, ready or not; by name."""
     generations: Mapping[str, int] = field(default_factory=dict)
     """The `metadata.generation` of each Expert that holds its name, ready or not."""
     externals: Mapping[str, External] = field(default_factory=dict)
@@ -210,6 +217,11 @@ def _table(found: _Found) -> RouteTable:
         },
         externals=found.externals,
         refused=found.refused,
+        lessons=tuple(
+            lesson(expert)
+            for expert in sorted(found.experts, key=lambda expert: expert.metadata.name)
+            if expert.metadata.name not in found.disabled
+        ),
         generations={expert.metadata.name: expert.metadata.generation for expert in found.experts},
     )
 
@@ -224,19 +236,11 @@ def _view(found: _Found, matcher: Matcher, hidden: frozenset[str]) -> View:
         unready=unready,
         disabled=frozenset(found.disabled - hidden),
         matcher=matcher,
+        rules={e.metadata.name: rule(e) for e in found.experts if e.metadata.name in routes},
         fallback=next((routes[name] for name in fallbacks if name in routes), None),
         fallback_unready=next((f"expert '{name}': {unready[name]}" for name in fallbacks if name in unready), None),
         models=model_list(cards),
         cards={card.id: model_card(card) for card in cards},
-    )
-
-
-def patterns(expert: Expert) -> tuple[Pattern, ...]:
-    """What speaks for an expert in a text."""
-    routing = expert.spec.routing
-    return (
-        *(Pattern(keyword.pattern, keyword.type, KEYWORD_WEIGHT) for keyword in routing.keywords),
-        *(Pattern(domain, "Word", DOMAIN_WEIGHT) for domain in routing.domains),
     )
 
 

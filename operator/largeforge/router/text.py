@@ -8,8 +8,8 @@ import unicodedata
 BLOCK_CHARACTERS = 256
 """Of each block; some 64 tokens. A question that is longer says what it is about in them."""
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n\s*")
-_WORD = re.compile(r"\w+|[^\w\s.,?!;:'\"`’‘“”()-]")
-"""A word, or a sign that says something («{», «+», «=»); what only punctuates is left out."""
+_WORD = re.compile(r"\w+|[^\w\s\ud800-\udfff.,?!;:'\"`’‘“”()-]")
+"""A word, or a sign that says something («{», «+», «=»); what only punctuates, or is no character, is left out."""
 
 _POLITE = """
 hi | hello | hey | hello there | hi there | hey there | dear all | good morning | good afternoon | good evening

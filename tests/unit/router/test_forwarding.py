@@ -348,12 +348,26 @@ async def test_route_explains_without_an_engine(lab: Lab):
     router = await lab.router(engine)
     body = b'{"model":"auto","messages":[{"role":"user","content":"POEMS and a Sonnet"}]}'
     found = json.loads((await router.ask(post(body, path=b"/v1/route"))).body)
+    silent = {"keywords": 0.0, "learnt": 0.0, "earlier": 0.0, "stickiness": 0.0, "priority": 0.0}
     assert found == {
         "object": "largeforge.route",
         "expert": "poetry",
         "reason": "keyword",
         "score": 0.75,
-        "scores": [{"expert": "poetry", "score": 0.75}, {"expert": "general", "score": 0.0}],
+        "runner_up": None,
+        "embedding": "not needed: no expert has learnt from examples",
+        "fallback": "general",
+        "scores": [
+            {
+                "expert": "poetry",
+                "score": 0.75,
+                "total": 0.75,
+                "threshold": 0.5,
+                "parts": silent | {"keywords": 0.75},
+            },
+            {"expert": "general", "score": 0.0, "total": 0.0, "threshold": 0.5, "parts": silent},
+        ],
+        "ignored": [],
     }
     assert engine.received == []
 

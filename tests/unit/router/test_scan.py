@@ -213,7 +213,15 @@ def test_what_a_client_wrote_is_not_repeated_in_an_error():
     ],
 )
 def test_the_classified_text_is_the_last_user_message(members: dict[str, Any], text: str):
-    assert scan(json.dumps({"model": "auto", **members}).encode()).user_text() == text
+    assert "".join(scan(json.dumps({"model": "auto", **members}).encode()).user_texts(1)) == text
+
+
+def test_earlier_messages_of_the_user_come_first_and_only_so_many():
+    roles = ("user", "assistant", "user", "system", "user")
+    messages = [{"role": role, "content": f"{index}"} for index, role in enumerate(roles)]
+    for key in ("messages", "input"):
+        call = scan(json.dumps({"model": "auto", key: messages}).encode())
+        assert (call.user_texts(2), call.user_texts(9)) == (["2", "4"], ["0", "2", "4"])
 
 
 @pytest.mark.parametrize("flag", [True, False, None])
@@ -297,7 +305,7 @@ def test_the_scan_says_of_a_chat_what_json_says(body: bytes, as_long: Any):
     roles = [message["role"] for message in chat["messages"]]
     assert call.has_system is bool({"system", "developer"} & set(roles))
     users = [message["content"] for message in chat["messages"] if message["role"] == "user"]
-    assert call.user_text() == (users[-1] if users else "")
+    assert call.user_texts(2) == users[-2:]
     assert json.loads(b"".join(call.with_model(b'"other"'))) == chat | {"model": "other"}
     at = call.messages_at
     assert (at is None) is (not roles)
@@ -318,7 +326,7 @@ def test_the_part_of_a_long_text_that_is_decoded_is_classified_as_the_whole(text
 def test_of_a_long_prompt_only_the_ends_are_decoded():
     text = "some words " * 100_000
     body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": text}]}).encode()
-    assert 2 * WINDOW < len(scan(body).user_text()) < 8 * WINDOW
+    assert 2 * WINDOW < len(scan(body).user_texts(1)[0]) < 8 * WINDOW
 
 
 @pytest.mark.parametrize(("value", "follows"), [("resp_1", True), (7, True), (None, False)])

@@ -1,0 +1,52 @@
+"""`python -m largeforge.router.learner`: learn from lessons, beside the router and not in it.
+
+Reads a `Task` as JSON from standard input, writes what was learnt to the task's file, and ends. So learning takes no
+time of the event loop, its memory goes when it ends, and what breaks it does not break the router.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from largeforge.router import learntfile
+from largeforge.router.embedcache import EmbedCache
+from largeforge.router.embedding import EmbeddingError
+from largeforge.router.fit import learn
+from largeforge.router.learnt import Lesson
+
+NICE = 10
+EX_UNAVAILABLE = 69
+
+
+class Task(msgspec.Struct):
+    """What to learn, and where to."""
+
+    lessons: list[Lesson]
+    output: str
+    """The file; none is written where there is no example."""
+    model: str | None = None
+    cache: str = ""
+    """The file of embeddings, used where there is a model."""
+
+
+def main() -> int:
+    """Learn; 0 when the file is there or nothing is to be learnt."""
+    os.nice(NICE)
+    task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+    try:
+        embed = EmbedCache(Path(task.cache), Path(task.model)) if task.model else None
+        learnt = learn(task.lessons, embed)
+    except EmbeddingError as error:
+        sys.stderr.write(f"{error}\n")
+        return EX_UNAVAILABLE
+    if learnt is not None:
+        learntfile.write(Path(task.output), learnt)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
