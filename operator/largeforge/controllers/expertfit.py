@@ -48,7 +48,7 @@ def compatible(expert: Expert, resolved: Resolved | None, observed: Observed) ->
         return _fits("False", Reason.SERVICE_NOT_FOUND, said)
     if resolved is None:
         return _fits("Unknown", Reason.PENDING, "there is no artifact yet")
-    problem = mismatch(expert, resolved, service) or without_slot(expert, observed.siblings, service)
+    problem = mismatch(expert, resolved, service, observed.siblings) or without_slot(expert, observed.siblings, service)
     if problem is not None:
         return _fits("False", problem.reason, problem.message)
     return _fits("True", Reason.COMPATIBLE, f"InferenceService {name!r} can serve it")
@@ -63,7 +63,9 @@ def still_served(expert: Expert, observed: Observed, wish: Resolved | None, fits
     placed = expert.status.placement.resolved if expert.status.placement else None
     if placed is None or observed.service is None or (wish is not None and placed.engine_name == wish.engine_name):
         return None
-    if fits.reason in (Reason.NAME_TAKEN, Reason.SLOTS_EXHAUSTED) or mismatch(expert, placed, observed.service):
+    if fits.reason in (Reason.NAME_TAKEN, Reason.SLOTS_EXHAUSTED) or mismatch(
+        expert, placed, observed.service, observed.siblings
+    ):
         return None
     same_name = expert.spec.type == "Adapter" or placed.engine_name == observed.service.metadata.name
     return placed if same_name else None

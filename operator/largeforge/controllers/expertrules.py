@@ -20,11 +20,13 @@ from largeforge.resources.serving import adapter_path
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-def mismatch(expert: Expert, resolved: Resolved, service: InferenceService) -> Problem | None:
-    """Why *service* cannot serve *resolved*, or None."""
+def mismatch(
+    expert: Expert, resolved: Resolved, service: InferenceService, siblings: Sequence[Expert]
+) -> Problem | None:
+    """Why *service* cannot serve *resolved*, or None; *siblings* are the other Experts on it."""
     if expert.spec.type == "Model":
         return _model_mismatch(expert, resolved, service)
-    return _base_mismatch(resolved, service) or _adapter_mismatch(resolved, service)
+    return _base_mismatch(resolved, service, siblings) or _adapter_mismatch(resolved, service)
 
 
 def _model_mismatch(expert: Expert, resolved: Resolved, service: InferenceService) -> Problem | None:
@@ -41,13 +43,15 @@ def _model_mismatch(expert: Expert, resolved: Resolved, service: InferenceServic
     )
 
 
-def _base_mismatch(resolved: Resolved, service: InferenceService) -> Problem | None:
+def _base_mismatch(resolved: Resolved, service: InferenceService, siblings: Sequence[Expert]) -> Problem | None:
     name, status = service.metadata.name, service.status.model
     served = service.spec.model.uri or (status.uri if status is not None else None)
     if served is None:
         return Problem(Reason.SERVICE_NOT_READY, f"InferenceService {name!r} has no model yet")
     if resolved.base == served:
         return _commit_mismatch(resolved, service)
+    if resolved.base == _made_from(service, siblings):
+        return None
     if resolved.base_is_written and not _are_comparable(resolved.base, served):
         return None
     return Problem(
@@ -55,6 +59,15 @@ def _base_mismatch(resolved: Resolved, service: InferenceService) -> Problem | N
         f"made for {resolved.base}, but InferenceService {name!r} serves {served};"
         " name a service of that base in spec.inferenceServiceRef",
     )
+
+
+def _made_from(service: InferenceService, siblings: Sequence[Expert]) -> str | None:
+    """What the service's model was quantized from, where it takes it from an Expert: that is still the same base."""
+    reference = service.spec.model.expert_ref
+    named = next((s for s in siblings if reference is not None and s.metadata.name == reference.name), None)
+    if named is None or named.spec.source_ref is None or named.spec.source_ref.kind != "QuantizeJob":
+        return None
+    return named.status.resolved.base if named.status.resolved is not None else None
 
 
 def _commit_mismatch(resolved: Resolved, service: InferenceService) -> Problem | None:
@@ -124,7 +137,7 @@ def without_slot(expert: Expert, siblings: Sequence[Expert], service: InferenceS
     if expert.spec.type == "Model" or service.spec.lora is None:
         return None
     room = service.spec.lora.slots - 1
-    rivals = [s for s in siblings if s.status.resolved is not None and _wants_slot(s, s.status.resolved, service)]
+    rivals = [s for s in siblings if _wants_slot(s, siblings, service)]
     before = sorted(s.metadata.name for s in rivals if _turn(s) < _turn(expert))
     if len(before) < room:
         return None
@@ -135,13 +148,14 @@ def without_slot(expert: Expert, siblings: Sequence[Expert], service: InferenceS
     )
 
 
-def _wants_slot(expert: Expert, resolved: Resolved, service: InferenceService) -> bool:
-    if expert.spec.type != "Adapter" or expert.spec.stage == "Archived":
+def _wants_slot(expert: Expert, siblings: Sequence[Expert], service: InferenceService) -> bool:
+    resolved = expert.status.resolved
+    if resolved is None or expert.spec.type != "Adapter" or expert.spec.stage == "Archived":
         return False
     fits = condition(expert.status.conditions, COMPATIBLE)
     if fits is not None and fits.reason in (Reason.NAME_TAKEN, Reason.TEMPLATE_DIFFERS):
         return False
-    return mismatch(expert, resolved, service) is None
+    return mismatch(expert, resolved, service, siblings) is None
 
 
 def _turn(expert: Expert) -> tuple[bool, datetime, str]:

@@ -18,18 +18,22 @@ CALM = frozenset(
         Reason.INSPECTING,
         Reason.SOURCE_NOT_COMPLETE,
         Reason.SERVICE_NOT_READY,
+        Reason.DELIVERING,
+        Reason.REMOVING,
+        Reason.ARCHIVED,
     }
 )
 """Reasons that are no fault: they pass by themselves, or somebody wanted it so."""
 
 
 def turned(before: Sequence[Condition], after: Sequence[Condition]) -> list[Event]:
-    """An Event where Ready got another status or reason; none for the first wait of a new object."""
+    """An Event where Ready got another status or reason; none for one wait after another of a new object."""
     old, new = condition(before, READY), condition(after, READY)
     if new is None or (old is not None and (old.status, old.reason) == (new.status, new.reason)):
         return []
     calm = new.reason in CALM
-    if calm and old is None and new.status != "True":
+    waited = old is None or (old.reason in CALM and old.status != "True")
+    if calm and waited and new.status != "True":
         return []
     return [Event(new.reason, new.message, "Normal" if calm and (old is None or new.status == "True") else "Warning")]
 

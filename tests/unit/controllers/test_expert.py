@@ -394,6 +394,19 @@ async def test_a_model_that_its_service_serves_by_reference_fits():
     assert conditions(world, "general")["Ready"] == ("True", "Ready")
 
 
+@pytest.mark.parametrize(("kind", "reason"), [("QuantizeJob", "Ready"), ("FineTuneJob", "BaseMismatch")])
+async def test_a_base_that_was_quantized_is_still_that_base(kind, reason):
+    small = "pvc://models/small"
+    referring = service_manifest(model={"expertRef": {"name": "general"}}) | {"status": {"model": {"uri": small}}}
+    model = model_expert()
+    del model["spec"]["artifact"]
+    model["spec"]["sourceRef"] = {"kind": kind, "name": "small"}
+    model["status"] = {"resolved": {"uri": small, "base": BASE, "engineName": "smol"}}
+    world = World(referring, complete_job(), expert_manifest(), model, pod_manifest())
+    await world.look("sql")
+    assert conditions(world)["Ready"][1] == reason
+
+
 async def test_an_adapter_waits_for_the_model_that_its_service_takes_from_an_expert():
     referring = service_manifest(model={"expertRef": {"name": "general"}})
     world = World(referring, complete_job(), expert_manifest(), pod_manifest())

@@ -120,6 +120,7 @@ async def test_an_adapter_is_looked_at_copied_loaded_and_ready():
     assert world.engines.take() == [("load", "10.0.0.1", NAME, COPY), ("answers", "10.0.0.1", NAME)]
     assert said(world)[:2] == ("True", "Ready")
     assert world.expert().status.delivery.whole
+    assert world.events() == [("sql", "Normal", "Ready")]
     assert world.expert().status.source == OUTSIDE
 
 
@@ -285,7 +286,7 @@ def test_a_base_is_compared_where_its_name_says_something(served, base, written,
     model = service.spec.model.model_copy(update={"uri": served})
     service = service.model_copy(update={"spec": service.spec.model_copy(update={"model": model})})
     resolved = Resolved(uri=INSIDE, digest=DIGEST, rank=8, base=base, base_is_written=written, engine_name=NAME)
-    problem = mismatch(Expert.model_validate(of_artifact(INSIDE)), resolved, service)
+    problem = mismatch(Expert.model_validate(of_artifact(INSIDE)), resolved, service, [])
     assert (problem is None) == fits
     assert problem is None or problem.reason == "BaseMismatch"
 
