@@ -37,6 +37,9 @@ def variants(engine_port: int) -> dict[str, Peer]:
         (folder / "clients" / "team").unlink()
         return argv
 
+    def plain(folder: Path, port: int, _: int) -> list[str]:
+        return router(folder, port, documents(engine_port, limits=LIMITS), compiled=False)
+
     nobody = {**whole.environment, "LARGEFORGE_ALLOW_UNAUTHENTICATED": "true"}
     return {
         "all": whole,
@@ -44,6 +47,7 @@ def variants(engine_port: int) -> dict[str, Peer]:
         "auto, but no Expert has a pattern": replace(whole, argv=table(patterns=False)),
         "no keys": replace(whole, argv=unlocked, environment=nobody),
         "no limits": replace(whole, argv=table(limits={})),
+        "not compiled": replace(whole, argv=plain),
         "an Expert's defaults besides": replace(whole, argv=table(defaults=DEFAULTS)),
     }
 

@@ -6,15 +6,14 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compiled import command
 from install import ROOT
 
-REPO = Path(__file__).resolve().parents[2]
 KEY = "benchmark-key-0123456789"
 START_SECONDS = 60
 EXPERTS = 10
@@ -150,13 +149,13 @@ def _keywords(expert: int) -> list[dict[str, str]]:
     return [{"pattern": word, "type": "Literal" if at % 4 == 3 else "Word"} for at, word in enumerate(found)]
 
 
-def router(folder: Path, port: int, table: Sequence[object]) -> list[str]:
+def router(folder: Path, port: int, table: Sequence[object], *, compiled: bool = True) -> list[str]:
     """The command of our own router with a *table*."""
     (folder / "clients").mkdir()
     (folder / "clients" / "team").write_text(KEY + "\n")
     (folder / "table.yaml").write_text(json.dumps(table))  # JSON is YAML
     return [
-        *(sys.executable, "-m", "largeforge.router", "--table", str(folder / "table.yaml"), "--host", "127.0.0.1"),
+        *(*command(compiled=compiled), "--table", str(folder / "table.yaml"), "--host", "127.0.0.1"),
         *("--port", str(port), "--health-port", str(free_port())),
     ]
 
@@ -229,7 +228,6 @@ def peers(engine_port: int) -> dict[str, Peer]:
             "this tree",
             model="auto",
             environment={
-                "PYTHONPATH": str(REPO / "operator"),
                 "LARGEFORGE_CLIENTS_DIR": "clients",
                 "LARGEFORGE_MAX_REQUESTS_PER_CLIENT": "5000",
             },

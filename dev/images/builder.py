@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dev.images import catalog, storage
-from dev.images.catalog import BASE, Image
+from dev.images.catalog import BASE, TOOLCHAIN, Image
 from dev.images.context import EPOCH, add_site, snapshot
 from dev.packages import ensure_packages
 from dev.paths import CACHE, REPO, STORAGE
@@ -171,9 +171,11 @@ def _build(missing: Sequence[Image], wanted: Mapping[str, str], context: Path) -
 
 
 def _build_each(missing: Sequence[Image], wanted: Mapping[str, str], context: Path) -> None:
-    if wanted[BASE.name] not in storage.stored():
-        with step(f"build {wanted[BASE.name]} from Debian packages"):
-            _build_base(wanted[BASE.name], context)
+    systems = [BASE, *([TOOLCHAIN] if any(image.compiled for image in missing) else [])]
+    for system in systems:
+        if wanted[system.name] not in storage.stored():
+            with step(f"build {wanted[system.name]} from Debian packages"):
+                _build_system(system, wanted[system.name], context)
     if any(image.carries_package for image in missing):
         add_site(context)
     for image in missing:
@@ -183,15 +185,16 @@ def _build_each(missing: Sequence[Image], wanted: Mapping[str, str], context: Pa
                 dockerfile=context / image.dockerfile,
                 context=context,
                 base=wanted[BASE.name],
+                toolchain=wanted[TOOLCHAIN.name] if image.compiled else None,
             )
 
 
-def _build_base(reference: str, context: Path) -> None:
+def _build_system(image: Image, reference: str, context: Path) -> None:
     ensure_packages(["mmdebstrap", "debian-archive-keyring"])
     with storage.scratch("base") as folder:
         run(
             *("mmdebstrap", "--variant=minbase", "--quiet"),
-            f"--include={','.join(packages((context / BASE.folder / 'packages.txt').read_text()))}",
+            f"--include={','.join(packages((context / image.folder / 'packages.txt').read_text()))}",
             *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")),
             "--dpkgopt=path-include=/usr/share/doc/*/copyright",
             # No program gives rights that its caller lacks.
@@ -200,7 +203,7 @@ def _build_base(reference: str, context: Path) -> None:
             env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(folder)},
             remedy="see whether the network and the sources of apt work: apt-get update",
         )
-        shutil.copy(context / BASE.dockerfile, folder)
+        shutil.copy(context / image.dockerfile, folder)
         storage.build_image(reference, dockerfile=folder / "Dockerfile", context=folder, base=None)
 
 

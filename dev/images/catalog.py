@@ -30,6 +30,8 @@ class Image:
     """On our base image."""
     carries_package: bool = False
     """Whether our own Python package is its last layer."""
+    compiled: bool = False
+    """Whether a stage of its build needs the toolchain."""
     gigabytes: float
     """Of its own layers, roughly."""
 
@@ -49,6 +51,7 @@ def _with_lock(name: str, *more: str) -> Sequence[str]:
 
 
 BASE = Image(name="base", inputs=("images/base/packages.txt",), based=False, gigabytes=0.2)
+TOOLCHAIN = Image(name="toolchain", inputs=("images/toolchain/packages.txt",), based=False, gigabytes=0.4)
 # In the order of building: the layer of torch comes with the first of those that share it.
 IMAGES: dict[str, Image] = {
     image.name: image
@@ -73,8 +76,12 @@ IMAGES: dict[str, Image] = {
                 *_with_lock("router"),
                 "images/router/embedding/requirements.lock",
                 "images/router/embedding/convert.py",
+                "images/router/compile/requirements.lock",
+                "images/router/compile/compile.py",
+                *TOOLCHAIN.inputs,
             ),
             carries_package=True,
+            compiled=True,
             gigabytes=0.6,
         ),
         Image(
@@ -103,6 +110,7 @@ def references(root: Path) -> dict[str, str]:
     base = _tag(BASE, root, base="")
     return {
         BASE.name: reference(BASE.name, base),
+        TOOLCHAIN.name: reference(TOOLCHAIN.name, _tag(TOOLCHAIN, root, base="")),
         **{name: reference(name, _tag(image, root, base=base)) for name, image in IMAGES.items()},
     }
 

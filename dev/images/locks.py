@@ -13,7 +13,8 @@ from dev.steps import StepError, run, step
 DEVELOPMENT = "dev"
 TORCH = "torch"
 EMBEDDING = "router/embedding"
-NAMES = (DEVELOPMENT, TORCH, EMBEDDING, *catalog.IMAGES)
+COMPILE = "router/compile"
+NAMES = (DEVELOPMENT, TORCH, EMBEDDING, COMPILE, *catalog.IMAGES)
 
 _REMEDY = "see uv's message above: two requirements exclude each other, or the registry was not reached"
 
@@ -45,6 +46,7 @@ def arguments(name: str) -> list[str]:
     below = {"trainer": TORCH, "engine-cpu": TORCH, "quantizer": TORCH, "demo-model": "trainer"}.get(name)
     inputs = {
         TORCH: [f"{folder}/requirements.in"],
+        COMPILE: [f"{folder}/requirements.in"],
         EMBEDDING: [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],
         "engine-cpu": [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],
         "demo-model": [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],

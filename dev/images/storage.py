@@ -130,7 +130,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "CONTAINERS_STORAGE_CONF": str(_configuration()), "TMPDIR": str(SCRATCH)}
 
 
-def build_image(reference: str, *, dockerfile: Path, context: Path, base: str | None) -> None:
+def build_image(
+    reference: str, *, dockerfile: Path, context: Path, base: str | None, toolchain: str | None = None
+) -> None:
     """
     Build *dockerfile* and call the result *reference*; layers that did not change are taken from the store.
 
@@ -139,6 +141,8 @@ def build_image(reference: str, *, dockerfile: Path, context: Path, base: str | 
     arguments = ["--isolation", "chroot", "--network", "host", "--layers", "--timestamp", str(EPOCH)]
     if base is not None:
         arguments += ["--build-arg", f"BASE={base}"]
+    if toolchain is not None:
+        arguments += ["--build-arg", f"TOOLCHAIN={toolchain}"]
     with scratch("secrets") as folder:
         for name, path in _secrets(folder).items():
             arguments += ["--secret", f"id={name},src={path}"]

@@ -18,6 +18,7 @@ from dev.steps import StepError
 
 DOCKERFILES = sorted((REPO / "images").glob("*/Dockerfile"))
 LOCKS = [REPO / "dev/requirements.lock", *sorted((REPO / "images").glob("*/requirements.lock"))]
+SYSTEMS = {"base", "toolchain"}
 WITH_PACKAGE = {"operator", "quantizer", "router", "trainer"}
 
 
@@ -51,15 +52,18 @@ def changed(checkout: Path, path: str, text: str) -> set[str]:
 
 
 def test_every_folder_with_a_dockerfile_is_an_image() -> None:
-    assert {name(path) for path in DOCKERFILES} == {"base", *catalog.IMAGES}
+    assert {name(path) for path in DOCKERFILES} == {*SYSTEMS, *catalog.IMAGES}
 
 
-@pytest.mark.parametrize("path", [path for path in DOCKERFILES if name(path) != "base"], ids=name)
+@pytest.mark.parametrize("path", [path for path in DOCKERFILES if name(path) not in SYSTEMS], ids=name)
 class TestDockerfile:
     def test_the_base_is_an_argument(self, path: Path) -> None:
         lines = instructions(path)
         assert lines[0].startswith("ARG BASE=")
-        assert {line.split()[1] for line in lines if line.startswith("FROM ")} == {"${BASE}"}
+        stages = [line.split()[1:] for line in lines if line.startswith("FROM ")]
+        assert stages[-1] == ["${BASE}"]
+        compiled = [["${TOOLCHAIN}", "AS", "compiled"]] if catalog.IMAGES[name(path)].compiled else []
+        assert [stage for stage in stages if stage[0] != "${BASE}"] == compiled
 
     def test_the_user_is_a_number_that_is_not_root(self, path: Path) -> None:
         assert [line for line in instructions(path) if line.startswith("USER ")] == ["USER 2000:2000"]
@@ -73,13 +77,18 @@ class TestDockerfile:
     def test_our_package_is_the_last_layer(self, path: Path) -> None:
         lines = [line for line in instructions(path) if "build/site" in line]
         if name(path) in WITH_PACKAGE:
-            assert lines == [instructions(path)[-1]] == ["COPY build/site /opt/largeforge"]
+            last = instructions(path)[-1]
+            assert lines == ["COPY build/site /opt/largeforge"]
+            compiled = catalog.IMAGES[name(path)].compiled
+            assert last == ("COPY --from=compiled /opt/largeforge /opt/largeforge" if compiled else lines[0])
         else:
             assert lines == []
 
     def test_each_file_that_is_copied_counts_for_the_tag(self, path: Path) -> None:
         copied = {line.split()[1] for line in instructions(path) if line.startswith("COPY images/")}
-        assert copied == set(catalog.IMAGES[name(path)].inputs)
+        image = catalog.IMAGES[name(path)]
+        assert copied == set(image.inputs) - set(catalog.TOOLCHAIN.inputs)
+        assert image.compiled is (not set(catalog.TOOLCHAIN.inputs).isdisjoint(image.inputs))
 
     def test_only_locks_are_installed(self, path: Path) -> None:
         text = "\n".join(instructions(path))
@@ -145,6 +154,15 @@ def test_the_small_images_have_no_torch(image: str) -> None:
     assert not {"torch", "transformers", "huggingface-hub"} & versions(image).keys()
 
 
+def test_what_is_compiled_of_the_router_is_there_and_has_no_struct_of_msgspec() -> None:
+    text = (REPO / "images/router/compile/compile.py").read_text()
+    modules = re.findall(r'"(\w+)"', text[text.index("MODULES = (") : text.index(")\n", text.index("MODULES = ("))])
+    assert len(modules) > 10
+    for module in modules:
+        source = (REPO / f"operator/largeforge/router/{module}.py").read_text()
+        assert "(msgspec.Struct" not in source, module
+
+
 def test_the_engine_leaves_out_what_it_can_do_without() -> None:
     assert not {"torchvision", "torchaudio", "torchcodec"} & versions("engine-cpu").keys()
 
@@ -169,6 +187,8 @@ class TestTags:
             ("images/torch/requirements.lock", {"trainer", "engine-cpu", "quantizer", "demo-model"}),
             ("images/base/packages.txt", {"base", *catalog.IMAGES}),
             ("images/install-lock", set(catalog.IMAGES)),
+            ("images/toolchain/packages.txt", {"toolchain", "router"}),
+            ("images/router/compile/compile.py", {"router"}),
         ],
     )
     def test_a_change_makes_new_tags_where_it_matters(self, checkout: Path, path: str, images: set[str]) -> None:
