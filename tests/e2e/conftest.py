@@ -8,8 +8,8 @@ import pytest
 from openai import OpenAI
 
 from dev import demo, training
-from dev.install import api_key, base_url
-from dev.kubectl import kubectl
+from dev.install import EXAMPLE, api_key, base_url
+from dev.kubectl import kubectl, wait_true
 from dev.testing import E2E_NAMESPACE, RUNS_NAMESPACE
 from tests.e2e import ground as grounds
 from tests.e2e.chain import Chain
@@ -32,6 +32,16 @@ def chain(namespace: str) -> Iterator[Chain]:
     demo.await_experts(namespace)
     with OpenAI(base_url=base_url(namespace), api_key=api_key(namespace), max_retries=0, timeout=60) as client:
         yield Chain(job, client)
+
+
+@pytest.fixture(scope="session")
+def client(namespace: str) -> Iterator[OpenAI]:
+    """Of the example the model and its service alone, which answer without any training."""
+    for name in ("inferenceservice.yaml", "expert-fallback.yaml"):
+        kubectl("apply", "-f", EXAMPLE / name, namespace=namespace)
+    wait_true("expert", demo.FALLBACK, "Ready", namespace=namespace, seconds=600)
+    with OpenAI(base_url=base_url(namespace), api_key=api_key(namespace), max_retries=0, timeout=60) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
