@@ -6,21 +6,43 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
+from largeforge.api.common import ErrorDetail
 from largeforge.api.expert import Expert
 from largeforge.api.inferenceservice import InferenceService
+from largeforge.api.inspect import InspectConfig, InspectResult, ModelFacts
+from largeforge.api.messages import QUESTION
 from largeforge.api.meta import condition
 from largeforge.api.names import Reason
 from largeforge.api.probes import PROBES
 from largeforge.controllers import expert, inferenceservice
-from largeforge.controllers.engine import Answers, Said, Tokens, Trouble
+from largeforge.controllers.engine import Answers, Measured, Said, Tokens, Trouble
+from largeforge.controllers.inspection import JOB_NAME_LABEL
 from largeforge.controllers.routerreports import RouterReports
+from largeforge.controllers.servicesource import source_of, subject_of
 from largeforge.controllers.workqueue import Key
-from largeforge.kube.cluster import EVENTS, PODS
+from largeforge.kube.cluster import EVENTS, JOBS, PODS
+from largeforge.resources.inspect import inspect_config
 from largeforge.resources.names import adapter_owner
+from tests.unit.errands import over
+from tests.unit.errands import pod as errand_pod
 from tests.unit.fakes import FakeCluster
 from tests.unit.training import NOW, SETTINGS, claim
 from tests.unit.training import manifest as job_manifest
 
+SMALL = {
+    "digest": "f" * 64,
+    "architecture": "LlamaForCausalLM",
+    "parameters": 134_515_008,
+    "weightBytes": 269_030_016,
+    "layers": 30,
+    "attentionHeads": 9,
+    "kvHeads": 3,
+    "headSize": 64,
+    "hiddenSize": 576,
+    "vocabulary": 49_152,
+    "maxPositions": 8192,
+    "cache": {"valuesPerToken": 11_520},
+}
 NAMESPACE = "team"
 BASE = "pvc://models/base"
 STORE = "pvc://models/out"
@@ -38,8 +60,9 @@ def metadata(name, *, created=NOW, **more):
     } | more
 
 
-def service_manifest(name="smol", *, created=NOW, **spec):
-    return {
+def service_manifest(name="smol", *, created=NOW, inspected=True, **spec):
+    """An InferenceService; *inspected*: what its model's files say is known already."""
+    made = {
         "apiVersion": "largeforge.ai/v1alpha1",
         "kind": "InferenceService",
         "metadata": metadata(name, created=created),
@@ -50,6 +73,17 @@ def service_manifest(name="smol", *, created=NOW, **spec):
         }
         | spec,
     }
+    if inspected and made["spec"]["model"].get("uri"):
+        made["status"] = {"model": facts_of(made) | {"uri": made["spec"]["model"]["uri"]}}
+    return made
+
+
+def facts_of(service):
+    """What the inspect Job would say of the service's model: a small one."""
+    read = InferenceService.model_validate(service)
+    source = source_of(read, ())
+    facts = SMALL | {"request": inspect_config(subject_of(read, source)).request}
+    return ModelFacts.model_validate(facts).manifest()
 
 
 def inferenceservice_of(**spec):
@@ -157,6 +191,8 @@ class FakeEngines:
     troubles: dict[tuple[str, ...], str] = field(default_factory=dict)
     """What goes wrong: by (verb, address) or (verb, address, name)."""
     keys: set[str] = field(default_factory=set)
+    measured: list[tuple[str, str]] = field(default_factory=list)
+    """The measured requests, by address and model; they are not among the calls."""
     likeliest: dict[str, dict[int, float]] = field(default_factory=dict)
     """What a model says first to each fixed conversation, where it is not as `first_tokens` has it."""
     digests: dict[str, str] = field(default_factory=lambda: dict.fromkeys(PROBES, "t" * 64))
@@ -194,6 +230,10 @@ class FakeEngines:
         if trouble is None:
             self.served.get(address, set()).discard(name)
         return trouble
+
+    async def measure(self, address, *, key, model):  # noqa: ARG002 - the protocol's
+        self.measured.append((address, model))
+        return self._trouble("measure", address, model) or Measured(ttft_ms=120, tokens_per_second=31.25)
 
     async def probe(self, address, *, key, model):  # noqa: ARG002 - the protocol's
         self.calls.append(("probe", address, model))
@@ -271,11 +311,35 @@ class World:
                 pods = [
                     p
                     for p in self.cluster.all(PODS)
-                    if p["metadata"]["labels"]["largeforge.ai/inferenceservice"] == owner
+                    if p["metadata"]["labels"].get("largeforge.ai/inferenceservice") == owner
                 ]
                 replicas = len(pods)
                 status = {"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas}
                 self.cluster.objects[plural, namespace, name] = raw | {"status": status | raw.get("played", {})}
+
+    def inspect(self, **facts):
+        """Let the newest inspect Job's pod end with its answer."""
+        job = next(j for j in reversed(self.cluster.all(JOBS)) if "-inspect-" in j["metadata"]["name"])
+        variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        config = InspectConfig.model_validate_json(next(v["value"] for v in variables if v["name"] == QUESTION))
+        found = ModelFacts.model_validate(SMALL | facts | {"request": config.request})
+        message = InspectResult(outcome="Succeeded", request=config.request, model=found).message()
+        self.answered(job, message)
+
+    def uninspected(self, reason, message):
+        """Let the newest inspect Job fail for good, with *reason* and *message*."""
+        job = next(j for j in reversed(self.cluster.all(JOBS)) if "-inspect-" in j["metadata"]["name"])
+        variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        config = InspectConfig.model_validate_json(next(v["value"] for v in variables if v["name"] == QUESTION))
+        error = ErrorDetail(reason=reason, message=message)
+        said = InspectResult(outcome="Failed", request=config.request, error=error).message()
+        self.answered(job, said, code=65)
+        self.cluster.put(job | {"status": {"conditions": [over("Failed", at=self.time)]}})
+
+    def answered(self, job, message, *, code=0):
+        made = errand_pod(message, code=code, uid=job["metadata"]["uid"], name=f"{job['metadata']['name']}-x")
+        made["metadata"] |= {"namespace": NAMESPACE, "labels": {JOB_NAME_LABEL: job["metadata"]["name"]}}
+        self.cluster.put(made)
 
     def restart(self, name="smol-engine-1", *, container, ready, address="10.0.0.1"):
         """The pod's container ended, and the next one runs: it has forgotten its adapters."""

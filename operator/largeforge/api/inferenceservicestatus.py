@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from largeforge.api.inspect import ModelFacts
 from largeforge.api.meta import Condition
 from largeforge.api.model import Model
 
@@ -25,21 +26,11 @@ class ServingPod(Model):
     """Why not, where it did not."""
 
 
-class ServedModelStatus(Model):
-    """The model that is served."""
+class ServedModelStatus(ModelFacts):
+    """The model that is served, and what its files say of it."""
 
     uri: Annotated[str, Field(max_length=512)]
     """Where it comes from."""
-    commit: Annotated[str, Field(max_length=64)] | None = None
-    """The commit of the hub's repository that `revision` came to; every pod loads this one."""
-    digest: Annotated[str, Field(max_length=128)] | None = None
-    """SHA-256 of the weights, in hex."""
-    architecture: Annotated[str, Field(max_length=128)] | None = None
-    """The architecture that config.json names."""
-    parameters: int | None = None
-    """The number of parameters."""
-    weight_bytes: int | None = None
-    """The bytes of the weights' files."""
     max_model_len: int | None = None
     """The longest prompt and answer together, in tokens: engine.maxModelLen, or the model's own limit."""
 
@@ -90,5 +81,9 @@ class InferenceServiceStatus(Model):
     """One entry for each pod."""
     model: ServedModelStatus | None = None
     """The model that is served."""
+    fit: Annotated[str, Field(max_length=512)] | None = None
+    """Weights, KV cache and adapters against the memory that there is."""
+    warmup: Warmup | None = None
+    """One measured request, and the time that the engine took to start."""
     autoscaler: Annotated[str, Field(max_length=64)] | None = None
     """The kind of the object that sets the number of pods: HorizontalPodAutoscaler or ScaledObject."""

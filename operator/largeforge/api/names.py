@@ -157,6 +157,7 @@ class Reason:
     BAD_ARGUMENT = "BadArgument"
     MODEL_NOT_FOUND = "ModelNotFound"
     UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
+    DOES_NOT_FIT = "DoesNotFit"
 
     # An expert is not served
     SOURCE_NOT_FOUND = "SourceNotFound"

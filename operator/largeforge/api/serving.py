@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from largeforge.api.common import PodTemplate, ResourceRequirements
-from largeforge.api.model import LabelKey, LabelValue, Model, rules
+from largeforge.api.model import LabelKey, LabelValue, Model, Quantity, rules
 from largeforge.api.uri import PvcUriText
 
 AutoscalingMetric = Literal["CPU", "RequestsWaiting", "RequestsRunning", "KVCacheUsage"]
@@ -43,12 +43,21 @@ class Lora(Model):
 class ServingCompute(Model):
     """What each replica gets."""
 
+    model_config = rules(
+        (
+            "self.gpusPerReplica > 0 || !has(self.gpuMemory)",
+            "gpuMemory is the memory of a GPU; with gpusPerReplica: 0 set resources.limits.memory instead",
+        ),
+    )
+
     gpus_per_replica: Annotated[int, Field(ge=0, le=16)] = 1
     """GPUs of each replica; 0 serves on the CPU."""
     gpu_resource: Annotated[
         str, Field(min_length=3, max_length=128, pattern=r"^[a-z0-9][-a-z0-9.]*/[A-Za-z0-9][-A-Za-z0-9_.]*$")
     ] = "nvidia.com/gpu"
     """The extended resource that a GPU is."""
+    gpu_memory: Quantity | None = None
+    """The memory of one GPU, for example 80Gi: with it, a model that cannot fit is refused before a pod is made."""
     resources: ResourceRequirements = ResourceRequirements()
     """CPU and memory of the container."""
     pod_template: PodTemplate = PodTemplate()

@@ -6,7 +6,7 @@ Trouble is data too, in the engine's own words: a reconcile goes on with what th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -46,10 +46,20 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What one request took."""
+
+    ttft_ms: int
+    """Until the first token."""
+    tokens_per_second: float
+    """After it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One thing to ask of one pod."""
 
-    verb: Literal["load", "probe", "unload", "answers", "tokens", "ask"]
+    verb: Literal["load", "probe", "unload", "answers", "tokens", "ask", "measure"]
     pod: EnginePod
     model: str
     path: str = ""
@@ -60,7 +70,7 @@ class Call:
     """The same is asked again, for what the engine's own noise is (answers)."""
 
 
-Outcome = Trouble | Answers | Tokens | Said | None
+Outcome = Trouble | Answers | Tokens | Said | Measured | None
 Results = Mapping[Call, Outcome]
 """What came of the calls; None is success where nothing is answered."""
 
@@ -106,6 +116,10 @@ class Engines(Protocol):
         """The first tokens of *model*'s answer to *prompt*."""
         ...
 
+    async def measure(self, address: str, *, key: str, model: str) -> Measured | Trouble:
+        """How long *model* takes to its first token, and how fast the next ones come."""
+        ...
+
 
 async def list_models(pods: Iterable[EnginePod], engines: Engines, *, key: str) -> dict[str, Listing]:
     """What the ready ones of *pods* serve, by the pod's uid, asked all at once."""
@@ -128,11 +142,12 @@ async def _make(call: Call, engines: Engines, key: str) -> Outcome:
             return await engines.load(address, key=key, name=call.model, path=call.path)
         case "unload":
             return await engines.unload(address, key=key, name=call.model)
-        case "probe":
-            return await engines.probe(address, key=key, model=call.model)
-        case "answers":
-            return await engines.answers(address, key=key, model=call.model)
-        case "tokens":
-            return await engines.tokens(address, key=key, model=call.model)
         case "ask":
             return await engines.ask(address, key=key, model=call.model, prompt=call.prompt)
+    plain: Mapping[str, Callable[..., Awaitable[Outcome]]] = {
+        "probe": engines.probe,
+        "answers": engines.answers,
+        "tokens": engines.tokens,
+        "measure": engines.measure,
+    }
+    return await plain[call.verb](address, key=key, model=call.model)

@@ -17,7 +17,8 @@ from yarl import URL
 from largeforge.api.names import Reason
 from largeforge.api.probes import PROBES, Conversation
 from largeforge.api.redact import redact
-from largeforge.controllers.engine import Answers, Listing, Said, Tokens, Trouble
+from largeforge.controllers.engine import Answers, Listing, Measured, Said, Tokens, Trouble
+from largeforge.controllers.enginemeasure import measure
 from largeforge.resources.engineflags import ENGINE_PORT
 
 CONNECT_SECONDS = 3.0
@@ -136,6 +137,11 @@ class HttpEngines:
             return Said("".join(_texts(answer)))
         except (KeyError, TypeError, IndexError):
             return Trouble("the engine's answer to a generation is not one")
+
+    async def measure(self, address: str, *, key: str, model: str) -> Measured | Trouble:
+        """As in `Engines`."""
+        url = URL.build(scheme="http", host=address, port=self._port, path="/v1/completions")
+        return await measure(self._session, url, key=key, model=model)
 
     async def _first_tokens(
         self, address: str, key: str, model: str, conversation: Conversation

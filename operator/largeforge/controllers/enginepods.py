@@ -11,6 +11,7 @@ from typing import Any
 
 from largeforge.api.names import Reason
 from largeforge.api.redact import redact
+from largeforge.controllers.enginewords import reason_of
 from largeforge.controllers.podstate import Problem, has_condition, problem
 from largeforge.kube.cluster import Manifest
 from largeforge.resources.serving import CONTAINER
@@ -40,6 +41,8 @@ class EnginePod:
     """Why it does not get ready, where that is known."""
     doing: str = "is being placed"
     """What it does meanwhile, in words that stay the same while it does it."""
+    start_seconds: int | None = None
+    """Seconds from the start of its container to its readiness."""
 
 
 def engine_pods(manifests: Iterable[Manifest]) -> tuple[EnginePod, ...]:
@@ -66,7 +69,17 @@ def _engine_pod(manifest: Manifest) -> EnginePod:
         ready=ready,
         problem=None if ready else problem(manifest) or _failure(container),
         doing="" if ready else _doing(manifest, container),
+        start_seconds=_start_seconds(manifest, container) if ready else None,
     )
+
+
+def _start_seconds(manifest: Manifest, container: dict[str, Any]) -> int | None:
+    since: dict[str, Any] = next((c for c in manifest["status"].get("conditions", []) if c["type"] == "Ready"), {})
+    times = container.get("state", {}).get("running", {}).get("startedAt"), since.get("lastTransitionTime")
+    if not all(times):
+        return None
+    started, ready = (datetime.fromisoformat(str(each)) for each in times)
+    return max(0, int((ready - started).total_seconds()))
 
 
 def _doing(manifest: Manifest, container: dict[str, Any]) -> str:
@@ -86,7 +99,11 @@ def _failure(container: dict[str, Any]) -> Problem | None:
     restarts = container.get("restartCount", 0)
     waits = state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
     repeated = restarts >= 2 and not _ran_long(ended)
-    if not (waits or repeated or ("terminated" in state and restarts >= 1)):
+    said = last_words(ended.get("message", ""))
+    reason = reason_of(said)
+    # What is wrong for good is said at once; all else may pass with the next start.
+    sure = reason != Reason.ENGINE_FAILED and not _ran_long(ended)
+    if not (waits or repeated or sure or ("terminated" in state and restarts >= 1)):
         return None
     if ended.get("reason") == "OOMKilled":
         return Problem(
@@ -94,10 +111,7 @@ def _failure(container: dict[str, Any]) -> Problem | None:
             "the engine was killed for want of memory; raise spec.compute.resources.limits.memory,"
             " or lower spec.engine.maxModelLen",
         )
-    said = last_words(ended.get("message", ""))
-    return Problem(
-        Reason.ENGINE_FAILED, f"the engine ended with exit code {ended.get('exitCode')}{f': {said}' if said else ''}"
-    )
+    return Problem(reason, f"the engine ended with exit code {ended.get('exitCode')}{f': {said}' if said else ''}")
 
 
 def _ran_long(ended: dict[str, Any]) -> bool:

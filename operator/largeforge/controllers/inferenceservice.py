@@ -15,12 +15,14 @@ from largeforge.controllers import servicechildren as made
 from largeforge.controllers.context import Context
 from largeforge.controllers.engine import Call, Trouble, list_models
 from largeforge.controllers.enginepods import EnginePod, engine_pods
+from largeforge.controllers.inspection import decide as decide_inspection
+from largeforge.controllers.inspection import look
 from largeforge.controllers.keys import namespace_key
 from largeforge.controllers.plan import Plan, execute, read, report_unreadable
 from largeforge.controllers.podstate import Problem
 from largeforge.controllers.rounds import AGAIN_SECONDS, Decision, carry_out
-from largeforge.controllers.servicesource import refusal, source_of
-from largeforge.controllers.servicestatus import Observed, Verdict, Wanted, proven, refused, status_of
+from largeforge.controllers.servicejudge import Known, Verdict, judge, question
+from largeforge.controllers.servicestatus import Observed, Wanted, proven, refused, status_of, to_measure
 from largeforge.controllers.settings import Settings
 from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import (
@@ -66,12 +68,15 @@ async def observe(context: Context, service: InferenceService) -> Observed:
     children = await made.observe_children(cluster, service)
     lacking = sum(pod.ready for pod in pods) < made.wanted_replicas(service, children)
     others = [read(InferenceService, raw) for raw in await cluster.list(INFERENCESERVICES, namespace)]
+    experts = tuple(await cluster.list(EXPERTS, namespace))
+    missing = await _missing(cluster, service) if lacking else None
+    asked = question(service, experts, context.settings) if missing is None else None
+    step = None if asked is None else decide_inspection(asked, await look(cluster, asked.job), now=context.now())
     return Observed(
         key=key,
         children=children,
         pods=pods,
-        missing=await _missing(cluster, service) if lacking else None,
-        experts=await cluster.list(EXPERTS, namespace),
+        known=Known(experts, missing, step),
         others=[o for o in others if isinstance(o, InferenceService) and o.metadata.name != name],
         listings=await list_models(pods, context.engines, key=key) if service.spec.lora else {},
     )
@@ -114,7 +119,7 @@ async def _missing(cluster: Cluster, service: InferenceService) -> Problem | Non
 def decide(service: InferenceService, observed: Observed, now: datetime, *, settings: Settings) -> Decision:
     """What to write and to ask so that *service* is served. Deciding again on the result asks for nothing."""
     children, key = observed.children, observed.key
-    verdict = judge(service, observed, settings)
+    verdict = judge(service, observed.known, settings)
     deployment = _deployment(service, verdict, key, settings)
     wanted = made.desired_children(service, deployment, children, settings)
     replicas = made.wanted_replicas(service, children)
@@ -124,31 +129,26 @@ def decide(service: InferenceService, observed: Observed, now: datetime, *, sett
     status = status.model_copy(update={"autoscaler": autoscaler})
     silent = any(pod.error for pod in status.pods)
     foreign = made.foreign_child(service, children) is not None
-    waits_unseen = observed.missing is not None or foreign or verdict.waits
+    waits = [AGAIN_SECONDS] if silent or foreign or verdict.waits or observed.known.missing is not None else []
+    step = observed.known.inspection
+    waits += [step.again_after] if step is not None and step.again_after is not None else []
     lacks_key = deployment is not None and not foreign and _lacks_key(observed, deployment)
     return Decision(
         plan=Plan(
-            delete=made.to_delete(service, children, wanted),
+            delete=[*made.to_delete(service, children, wanted), *(step.delete if step is not None else ())],
             hand_over=made.to_hand_over(service, children, buildable=deployment is not None),
-            create=[engine_key_secret(service, key=key)] if lacks_key else [],
+            create=[
+                *([engine_key_secret(service, key=key)] if lacks_key else []),
+                *(step.create if step is not None else ()),
+            ],
             apply=made.to_apply(service, children, wanted),
             events=events,
             status=status,
-            again_after=AGAIN_SECONDS if silent or waits_unseen else None,
+            again_after=min(waits, default=None),
         ),
-        calls=[Call("probe", pod, service.metadata.name) for pod in _unproven(service, observed)],
+        calls=_calls(service, observed),
         cleanup=_orphans(service, observed),
     )
-
-
-def judge(service: InferenceService, observed: Observed, settings: Settings) -> Verdict:
-    """Whether an engine can be made, and of what: everything that speaks against it before a pod is there."""
-    if (problem := refusal(service, settings)) is not None:
-        return Verdict(problem=problem)
-    source = source_of(service, observed.experts)
-    if isinstance(source, Problem):
-        return Verdict(problem=source, waits=True)
-    return Verdict(source=source)
 
 
 def _deployment(service: InferenceService, verdict: Verdict, key: str, settings: Settings) -> Manifest | None:
@@ -178,6 +178,15 @@ def _secret_name(deployment: Manifest) -> str | None:
     return None
 
 
+def _calls(service: InferenceService, observed: Observed) -> list[Call]:
+    """The proofs that are missing; then, once, the measured request."""
+    name = service.metadata.name
+    calls = [Call("probe", pod, name) for pod in _unproven(service, observed)]
+    pod = to_measure(service, observed)
+    measure = None if pod is None else Call("measure", pod, name)
+    return [*calls, measure] if measure is not None and measure not in observed.results else calls
+
+
 def _unproven(service: InferenceService, observed: Observed) -> list[EnginePod]:
     """Ready pods whose container has not answered a generation, and was not asked for one in this pass."""
     name = service.metadata.name
@@ -190,13 +199,13 @@ def _unproven(service: InferenceService, observed: Observed) -> list[EnginePod]:
 
 def _orphans(service: InferenceService, observed: Observed) -> list[Call]:
     """Adapters whose Expert is gone or serves elsewhere. One that routers may still be sent to here stays for now."""
-    ours = {e["metadata"]["name"] for e in observed.experts if _serves_on(e, service)}
+    ours = {e["metadata"]["name"] for e in observed.known.experts if _serves_on(e, service)}
     found = []
     for pod in observed.pods:
         listing = observed.listings.get(pod.uid)
         if listing is None or isinstance(listing, Trouble):
             continue
-        routed = {name for e in observed.experts if (name := _routed_to(e, pod)) is not None}
+        routed = {name for e in observed.known.experts if (name := _routed_to(e, pod)) is not None}
         found += [
             Call("unload", pod, name)
             for name in sorted(listing - routed)

@@ -56,7 +56,7 @@ async def carry_out(
         results = await perform(decision.calls, context.engines, key=observed.key)
         observed = replace(observed, results={**observed.results, **results})
         decision = decide(observed, context.now())
-    plan = replace(decision.plan, create=(), apply=()) if written else decision.plan
+    plan = replace(decision.plan, delete=(), hand_over=(), create=(), apply=()) if written else decision.plan
     await execute(plan, context.cluster, raw, now=context.now())
     undone = await perform(decision.cleanup, context.engines, key=observed.key)
     return AGAIN_SECONDS if any(undone.values()) else plan.again_after

@@ -1,16 +1,15 @@
-"""What `spec.model` comes to, and what speaks against serving it before a pod is made."""
+"""What `spec.model` comes to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from largeforge.api.engineargs import problems, value_problem
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.names import Reason
 from largeforge.controllers.podstate import Problem
-from largeforge.controllers.settings import Settings
 from largeforge.kube.cluster import Manifest
 from largeforge.resources.engineflags import Source
+from largeforge.resources.inspect import Subject
 
 
 def source_of(service: InferenceService, experts: Sequence[Manifest]) -> Source | Problem:
@@ -35,27 +34,15 @@ def source_of(service: InferenceService, experts: Sequence[Manifest]) -> Source 
     return Problem(Reason.SOURCE_NOT_COMPLETE, f"spec.model.expertRef: Expert {name!r} has no artifact yet")
 
 
-def refusal(service: InferenceService, settings: Settings) -> Problem | None:
-    """What in the spec the engine or the chart does not allow: a person has to change it."""
-    wrong = [*problems(service.spec.engine.extra_args), *_wrong_values(service)]
-    if wrong:
-        return Problem(Reason.BAD_ARGUMENT, "; ".join(wrong))
-    namespace = service.metadata.namespace
-    if service.spec.model.trust_remote_code and namespace not in settings.remote_code_namespaces:
-        return Problem(
-            Reason.REMOTE_CODE_NOT_ALLOWED,
-            f"spec.model.trustRemoteCode: not allowed in namespace {namespace!r}; set it to false, or list the"
-            " namespace in the chart's training.remoteCodeNamespaces",
-        )
-    return None
-
-
-def _wrong_values(service: InferenceService) -> list[str]:
-    """Values of fields that vLLM owns."""
-    engine = service.spec.engine
-    owned = {
-        "dtype": ("dtype", engine.dtype),
-        "kvCacheDtype": ("kv-cache-dtype", engine.kv_cache_dtype),
-    }
-    found = {field: value_problem(flag, value) for field, (flag, value) in owned.items() if value is not None}
-    return [f"spec.engine.{field}: {problem}" for field, problem in found.items() if problem is not None]
+def subject_of(service: InferenceService, source: Source) -> Subject:
+    """What the inspect Job is asked: the model's files, before an engine is made for them."""
+    model = service.spec.model
+    return Subject(
+        expect="Model",
+        uri=source.uri,
+        field="spec.model.uri" if model.expert_ref is None else "spec.model.expertRef",
+        revision=model.revision,
+        secret_ref=model.secret_ref,
+        cache_uri=service.spec.cache.uri if service.spec.cache is not None else None,
+        trust_remote_code=model.trust_remote_code,
+    )

@@ -8,21 +8,28 @@ from datetime import datetime
 from typing import Any
 
 from largeforge.api.inferenceservice import InferenceService
-from largeforge.api.inferenceservicestatus import InferenceServiceStatus, ServedModelStatus, ServingPod
+from largeforge.api.inferenceservicestatus import InferenceServiceStatus, ServedModelStatus, ServingPod, Warmup
+from largeforge.api.inspect import ModelFacts
 from largeforge.api.meta import Condition, ObjectMeta, is_true
 from largeforge.api.names import INFERENCESERVICE_LABEL, READY, RECONCILING, STALLED, Reason
 from largeforge.api.redact import redact
-from largeforge.controllers.engine import Call, Listing, trouble_of
+from largeforge.controllers.engine import Call, Listing, Measured, trouble_of
 from largeforge.controllers.enginepods import EnginePod
 from largeforge.controllers.namesakes import taken_from
 from largeforge.controllers.plan import Event, Plan, changed
 from largeforge.controllers.podstate import Problem
 from largeforge.controllers.rounds import Asked
 from largeforge.controllers.servicechildren import Children, foreign_child, refused_pods
+from largeforge.controllers.servicejudge import Known, Verdict
 from largeforge.controllers.transitions import turned, without
 from largeforge.kube.cluster import Manifest
-from largeforge.resources.engineflags import Source
+from largeforge.resources.fit import longest
 from largeforge.resources.serving import engine_url
+
+FOR_A_PERSON = frozenset(
+    {Reason.BAD_ARGUMENT, Reason.MODEL_NOT_FOUND, Reason.UNSUPPORTED_ARCHITECTURE, Reason.NAME_TAKEN}
+)
+"""Reasons that time does not cure: `Stalled`, where others are `Reconciling`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +38,12 @@ class Observed(Asked):
 
     children: Children = field(default_factory=Children)
     pods: Sequence[EnginePod] = ()
-    missing: Problem | None = None
-    """The first claim or ConfigMap that is named and not there; looked for only while not every replica is ready."""
-    experts: Sequence[Manifest] = ()
-    """All of the namespace, as they are: one that we cannot read still owns its adapter."""
+    known: Known = field(default_factory=Known)
+    """What speaks for or against the model; `missing` is looked for only while not every replica is ready."""
     others: Sequence[InferenceService] = ()
     """The other InferenceServices of the namespace."""
     listings: Mapping[str, Listing] = field(default_factory=dict)
     """What the engines of ready pods serve, by the pod's uid; asked only where there are adapters."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether an engine can be made, and of what."""
-
-    source: Source | None = None
-    problem: Problem | None = None
-    """What speaks against it: no pod is made, and those that are there stay as they are."""
-    waits: bool = False
-    """Whether time may cure it; else a person has to change something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +76,7 @@ def status_of(
     pods = [_serving_pod(service, observed, pod) for pod in observed.pods]
     ready = sum(pod.ready and proven(service, observed, pod) for pod in observed.pods)
     complete = wanted.rolled_out and ready == len(pods) == wanted.replicas
-    adapters = sorted(name for e in observed.experts if (name := _placed_adapter(e, service)) is not None)
+    adapters = sorted(name for e in observed.known.experts if (name := _placed_adapter(e, service)) is not None)
     status = _said(
         service,
         _conditions(service, observed, verdict, Count(ready=ready, wanted=wanted.replicas, complete=complete)),
@@ -96,6 +90,8 @@ def status_of(
         adapter_count=len(adapters),
         pods=pods,
         model=_model(service, verdict),
+        fit=verdict.fit.line if verdict.fit is not None else service.status.fit,
+        warmup=_warmup(service, observed, verdict),
     )
     return status, turned(service.status.conditions, status.conditions)
 
@@ -141,33 +137,58 @@ class Count:
 
 def _model(service: InferenceService, verdict: Verdict) -> ServedModelStatus | None:
     """What is served, or was last."""
-    before, source = service.status.model, verdict.source
-    if source is None:
-        return before
-    same = before if before is not None and before.uri == source.uri else ServedModelStatus(uri=source.uri)
-    return same.model_copy(update={"max_model_len": service.spec.engine.max_model_len})
+    if verdict.source is None or verdict.facts is None:
+        return service.status.model
+    said = verdict.facts.model_dump(include=set(ModelFacts.model_fields))
+    length = longest(service, verdict.facts)
+    return ServedModelStatus.model_validate(said | {"uri": verdict.source.uri, "max_model_len": length})
+
+
+def to_measure(service: InferenceService, observed: Observed) -> EnginePod | None:
+    """The pod for the measured request: once Ready is written, and none of those that answered was measured."""
+    answered = [pod for pod in observed.pods if pod.ready and proven(service, observed, pod)]
+    measured = service.status.warmup.container_id if service.status.warmup is not None else None
+    if not answered or not is_true(service.status.conditions, READY):
+        return None
+    return None if any(pod.container_id == measured for pod in answered) else answered[0]
+
+
+def _warmup(service: InferenceService, observed: Observed, verdict: Verdict) -> Warmup | None:
+    """What was measured in this pass, else before."""
+    before = service.status.warmup
+    for call, outcome in observed.results.items():
+        if call.verb != "measure" or not isinstance(outcome, Measured):
+            continue
+        seen, now = service.status.model, verdict.source
+        same = before is not None and seen is not None and now is not None and seen.uri == now.uri
+        return Warmup(
+            ttft_ms=outcome.ttft_ms,
+            tokens_per_second=f"{outcome.tokens_per_second:.1f}",
+            start_seconds=call.pod.start_seconds,
+            cold_start_seconds=before.cold_start_seconds if same and before is not None else call.pod.start_seconds,
+            container_id=call.pod.container_id,
+        )
+    return before
 
 
 def _conditions(service: InferenceService, observed: Observed, verdict: Verdict, count: Count) -> list[Condition]:
     """Ready; Reconciling while replicas are missing; Stalled where a person has to change something."""
-    names = [ObjectMeta.model_validate(e["metadata"]) for e in observed.experts]
+    names = [ObjectMeta.model_validate(e["metadata"]) for e in observed.known.experts]
     if (held_by := taken_from(service, names, observed.others)) is not None:
         return [_not_ready(Problem(Reason.NAME_TAKEN, held_by))]
     if count.wanted == 0 and not observed.pods:
         return [_not_ready(_nothing_wanted(service))]
-    stalled = []
-    if verdict.problem is not None and not verdict.waits:
-        said = verdict.problem
-        stalled = [Condition(type=STALLED, status="True", reason=said.reason, message=said.message)]
-    if count.complete and not stalled:
+    if count.complete:
         said_ready = f"{count.ready} of {count.wanted} replicas answered a generation"
         return [Condition(type=READY, status="True", reason=Reason.READY, message=said_ready)]
     held = _held_up(service, observed, verdict, count)
-    others = stalled or [Condition(type=RECONCILING, status="True", reason=held.reason, message=held.message)]
+    refused = held == verdict.problem and not verdict.waits
+    kind = STALLED if refused or held.reason in FOR_A_PERSON else RECONCILING
+    why = Condition(type=kind, status="True", reason=held.reason, message=held.message)
     if count.ready and count.wanted and is_true(service.status.conditions, READY):
-        said_ready = f"{count.ready} of {count.wanted} replicas answered a generation; see {others[0].type}"
-        return [Condition(type=READY, status="True", reason=Reason.READY, message=said_ready), *others]
-    return [_not_ready(held), *others]
+        said_ready = f"{count.ready} of {count.wanted} replicas answered a generation; see {kind}"
+        return [Condition(type=READY, status="True", reason=Reason.READY, message=said_ready), why]
+    return [_not_ready(held), why]
 
 
 def _not_ready(problem: Problem) -> Condition:
@@ -187,8 +208,8 @@ def _held_up(service: InferenceService, observed: Observed, verdict: Verdict, co
         return foreign
     if verdict.problem is not None:
         return verdict.problem
-    if observed.missing is not None:
-        return observed.missing
+    if observed.known.missing is not None:
+        return observed.known.missing
     if said := refused_pods(observed.children):
         return Problem(Reason.REFUSED, f"pods are refused: {redact(said[0])}")
     some = f"{len(observed.pods)} pods are there, {count.wanted} are wanted"

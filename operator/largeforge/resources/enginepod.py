@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from largeforge.api.common import ResourceRequirements
@@ -44,7 +44,7 @@ def engine_environment(
         values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     if not spec.compute.gpus_per_replica:
         values |= _cpu(amounts(service)["limits"])
-    token = spec.model.secret_ref
+    token = spec.model.secret_ref if _downloads(service, source) else None
     return [
         {"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": secret, "key": KEY_ENTRY}}},
         *(
@@ -99,15 +99,12 @@ def probes(*, startup_seconds: int) -> Manifest:
     }
 
 
-def hub_uris(service: InferenceService, source: Source) -> list[str]:
-    """What the engine downloads by itself."""
-    return [uri for uri in _uris(service, source) if isinstance(parse(uri), HfUri)]
-
-
-def _uris(service: InferenceService, source: Source) -> Iterable[str]:
+def _downloads(service: InferenceService, source: Source) -> bool:
+    """Whether the engine downloads anything by itself: where there is a cache, the inspect Job has filled it."""
     draft = service.spec.engine.speculative_config
-    found = (source.uri, service.spec.model.tokenizer, draft and draft.model)
-    return [uri for uri in found if uri]
+    cached = service.spec.cache is not None and source.revision is not None
+    found = (None if cached else source.uri, service.spec.model.tokenizer, draft.model if draft is not None else None)
+    return any(isinstance(parse(uri), HfUri) for uri in found if uri)
 
 
 def _common(service: InferenceService) -> dict[str, str]:
@@ -125,11 +122,10 @@ def _common(service: InferenceService) -> dict[str, str]:
 
 
 def _hub(service: InferenceService, source: Source, endpoint: str | None) -> dict[str, str]:
-    if not hub_uris(service, source):
-        return {"HF_HUB_OFFLINE": "1"}
-    values = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if service.spec.cache is not None:
-        values["HF_HUB_CACHE"] = CACHE_PATH  # as a run's: both may share one
+    values = {"HF_HUB_CACHE": CACHE_PATH} if service.spec.cache is not None else {}  # as a run's: both may share one
+    if not _downloads(service, source):
+        return values | {"HF_HUB_OFFLINE": "1"}
+    values |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
     return values | ({"HF_ENDPOINT": endpoint} if endpoint else {})
 
 

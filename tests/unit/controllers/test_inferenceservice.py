@@ -129,7 +129,7 @@ WAITING = partial(pod_manifest, ready=False, container="")
 CRASHED = {
     "exitCode": 1,
     "reason": "Error",
-    "message": "INFO starting\nValueError: Invalid repository ID or local directory specified: '/mnt/model'\n"
+    "message": "INFO starting\nValueError: the sky is green\n"
     "RuntimeError: Engine core initialization failed. See root cause above.\n",
     "startedAt": "2026-11-25T12:00:00Z",
     "finishedAt": "2026-11-25T12:00:20Z",
@@ -174,7 +174,7 @@ CRASHED = {
                 container_status={"restartCount": 3, "lastState": {"terminated": CRASHED}},
             ),
             "EngineFailed",
-            "exit code 1: ValueError: Invalid repository ID or local directory specified: '/mnt/model'",
+            "exit code 1: ValueError: the sky is green",
         ),
         (
             pod_manifest(ready=False, container_status={"restartCount": 2, "lastState": {"terminated": CRASHED}}),
@@ -189,6 +189,17 @@ CRASHED = {
             ),
             "OutOfMemory",
             "raise spec.compute.resources.limits.memory",
+        ),
+        (
+            pod_manifest(
+                ready=False,
+                container_status={
+                    "restartCount": 1,
+                    "lastState": {"terminated": CRASHED | {"message": "api_server.py: error: unrecognized arguments"}},
+                },
+            ),
+            "BadArgument",
+            "unrecognized arguments",
         ),
         (
             pod_manifest(ready=False, container_status={"restartCount": 1, "lastState": {"terminated": CRASHED}}),
@@ -216,6 +227,20 @@ async def test_what_holds_a_pod_up_is_said(world, pod, reason, words):
     assert (status, said) == ("False", reason)
     assert message.startswith("pod smol-engine-1")
     assert words in message
+
+
+async def test_what_time_does_not_cure_is_stalled(world):
+    message = "ValueError: Model architectures ['FooForCausalLM'] are not supported for now."
+    world.cluster.put(
+        pod_manifest(
+            ready=False,
+            container_status={"restartCount": 1, "lastState": {"terminated": CRASHED | {"message": message}}},
+        )
+    )
+    await world.look()
+    assert world.said(world.service(), "Ready")[:2] == ("False", "UnsupportedArchitecture")
+    assert world.said(world.service(), "Stalled")[:2] == ("True", "UnsupportedArchitecture")
+    assert world.said(world.service(), "Reconciling") is None
 
 
 async def test_a_key_that_is_missing_is_made_again(world):

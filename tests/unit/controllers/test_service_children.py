@@ -195,6 +195,9 @@ async def test_an_experts_artifact_is_served_whether_the_expert_is_ready_or_not(
     assert world.said(world.service(), "Ready")[1] == "SourceNotComplete"
     world.cluster.put(expert | {"status": {"resolved": {"uri": "pvc://models/v1"}}})
     await world.look("smol")
+    assert world.said(world.service(), "Ready")[1] == "Inspecting"
+    world.inspect()
+    await world.look("smol")
     (mount,) = [m for m in engine(world)["volumeMounts"] if m["mountPath"] == "/mnt/model"]
     assert (mount["subPath"], world.service().status.model.uri) == ("v1", "pvc://models/v1")
     world.cluster.drop_named("experts", "general")
