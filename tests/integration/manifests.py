@@ -85,6 +85,10 @@ def full_inferenceservice() -> Manifest:
 def service_of_an_expert() -> Manifest:
     made = inferenceservice()
     made["spec"]["model"] = {"expertRef": {"name": "general"}}
+    made["spec"]["engine"] |= {
+        "speculativeConfig": {"method": "eagle3", "model": "hf://org/draft", "numSpeculativeTokens": 3},
+        "env": [{"name": "CORP_TOKEN", "valueFrom": {"secretKeyRef": {"name": "corp", "key": "token"}}}],
+    }
     return made
 
 

@@ -48,6 +48,16 @@ def test_every_field_of_a_quantizejob_is_in_a_good_manifest():
     assert sorted(fields(known) - written) == []
 
 
+def test_every_field_of_an_inferenceservice_is_in_a_good_manifest():
+    kind = next(kind for kind in crds.KINDS if kind.name == "InferenceService")
+    known = crds.crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    compute = known["properties"]["compute"]["properties"]
+    for part in ("podTemplate", "resources"):  # their fields are in the jobs' manifests
+        compute.pop(part)
+    written = {path for name, good in GOOD.items() if "inferenceservice" in name for path in paths(good()["spec"])}
+    assert sorted(fields(known) - written) == []
+
+
 def fields(schema: Manifest, path: str = "") -> set[str]:
     """The paths of all fields of *schema* that a user writes."""
     found = set()

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.keys import engine_key
-from largeforge.api.names import INFERENCESERVICE_LABEL, Reason
+from largeforge.api.names import INFERENCESERVICE_LABEL, READY, Reason
 from largeforge.api.uri import ConfigMapUri, HfUri, parse
 from largeforge.controllers import servicechildren as made
 from largeforge.controllers.context import Context
@@ -129,7 +129,9 @@ def decide(service: InferenceService, observed: Observed, now: datetime, *, sett
     status = status.model_copy(update={"autoscaler": autoscaler})
     silent = any(pod.error for pod in status.pods)
     foreign = made.foreign_child(service, children) is not None
-    waits = [AGAIN_SECONDS] if silent or foreign or verdict.waits or observed.known.missing is not None else []
+    taken = any(c.type == READY and c.reason == Reason.NAME_TAKEN for c in status.conditions)
+    unseen = foreign or taken or verdict.waits or observed.known.missing is not None
+    waits = [AGAIN_SECONDS] if silent or unseen else []
     step = observed.known.inspection
     waits += [step.again_after] if step is not None and step.again_after is not None else []
     lacks_key = deployment is not None and not foreign and _lacks_key(observed, deployment)

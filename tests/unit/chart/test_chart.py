@@ -197,8 +197,10 @@ def test_the_router_reads_what_it_routes_by_and_writes_nothing() -> None:
 def test_the_roles_of_people_give_no_more_than_our_kinds() -> None:
     found = of_set("default")
     for name in ("largeforge-view", "largeforge-edit"):
-        (rule,) = one(found, "ClusterRole", name)["rules"]
+        rule, *more = one(found, "ClusterRole", name)["rules"]
         assert (rule["apiGroups"], set(rule["resources"])) == (["largeforge.ai"], OURS)
+        scale = {"apiGroups": ["largeforge.ai"], "resources": ["inferenceservices/scale"]}
+        assert more == ([scale | {"verbs": ["get", "update", "patch"]}] if name == "largeforge-edit" else [])
 
 
 def test_the_hook_may_create_secrets_where_keys_are_wanted_and_nothing_else() -> None:
