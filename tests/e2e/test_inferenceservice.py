@@ -83,8 +83,15 @@ def test_the_flags_that_are_checked_are_those_of_the_engine(service: Manifest, n
 
 def test_a_roll_out_under_load_loses_no_request(service: Manifest, namespace: str):
     before = {pod["metadata"]["uid"] for pod in engine_pods(namespace)}
-    with load(namespace) as answered:
+    with load(namespace) as (answered, press):
         patch(namespace, {"rollout": {"maxSurge": 1}, "engine": {"maxNumSeqs": 48}})
+        wait_for(
+            "the new pod",
+            lambda: len(ready_pods(namespace) - before) == 1,
+            seconds=400,
+            show=lambda: tell(namespace),
+        )
+        press.set()
         wait_for(
             "the new pod alone",
             lambda: rolled_out(namespace, before),
@@ -94,6 +101,10 @@ def test_a_roll_out_under_load_loses_no_request(service: Manifest, namespace: st
         done = answered()
         wait_for("answers of the new pod", lambda: answered() > done + 20, seconds=60, show=lambda: tell(namespace))
     del service
+
+
+def ready_pods(namespace: str) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in engine_pods(namespace) if condition(pod, "Ready").get("status") == "True"}
 
 
 def rolled_out(namespace: str, before: set[str]) -> bool:
@@ -108,9 +119,13 @@ def ready(found: Manifest) -> bool:
 
 
 @contextmanager
-def load(namespace: str) -> Iterator[Callable[[], int]]:
-    """Requests through the router, `AT_A_TIME` of them always; none may fail. Gives the number of answers so far."""
-    over, answers = threading.Event(), [0] * AT_A_TIME
+def load(namespace: str) -> Iterator[tuple[Callable[[], int], threading.Event]]:
+    """Requests through the router; none may fail. Gives the number of answers so far, and what makes it press.
+
+    Until then each of `AT_A_TIME` clients asks once a second, so that the new engine gets to start beside them on two
+    processors; from then on each has a request under way always.
+    """
+    over, press, answers = threading.Event(), threading.Event(), [0] * AT_A_TIME
     url, key = base_url(namespace), api_key(namespace)
 
     def ask(index: int) -> list[str]:
@@ -123,12 +138,13 @@ def load(namespace: str) -> Iterator[Callable[[], int]]:
                     answers[index] += 1
                 except Exception as error:  # noqa: BLE001 - whatever a client sees is a lost request
                     failures.append(f"{time.strftime('%X')}: {error!r}"[:300])
+                press.wait(1.0)
         return failures
 
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         threads = [pool.submit(ask, index) for index in range(AT_A_TIME)]
         try:
-            yield lambda: sum(answers)
+            yield lambda: sum(answers), press
         finally:
             over.set()
         lost = [failure for thread in threads for failure in thread.result()]
