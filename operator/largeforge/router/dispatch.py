@@ -7,6 +7,7 @@ import contextlib
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 
+from largeforge.router import page
 from largeforge.router.admission import Connections, Quota, no_room
 from largeforge.router.choose import conversation
 from largeforge.router.clients import Clients
@@ -157,6 +158,10 @@ class Dispatcher:
             raise
         return client
 
+    def public(self, method: bytes, path: bytes) -> bool:
+        """Whether it is of the page, in which nothing is."""
+        return method == b"GET" and path in page.FILES
+
     def leave(self, client: str) -> None:
         """One request less."""
         self.quota.leave(client)
@@ -239,6 +244,9 @@ class Dispatcher:
         elif path.startswith(_MODEL):
             _require(request, b"GET")
             connection.respond(200, _card(self._view(request), _text(path.removeprefix(_MODEL))))
+        elif path in page.FILES:
+            _require(request, b"GET")
+            connection.hand_out(*page.FILES[path])
         else:
             where = f"{_text(request.method)} {_text(path)}"
             raise ApiError(404, f"unknown URL ({shown(where)})", code="unknown_url")

@@ -75,6 +75,24 @@ def unknown_model(name: str) -> ApiError:
     )
 
 
+class About(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What LargeForge says of a name beside OpenAI's members."""
+
+    kind: str
+    domains: tuple[str, ...] = ()
+    version: str | None = None
+    fallback: bool = False
+
+
+class Unready(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An Expert that is there and cannot answer."""
+
+    id: str
+    message: str
+    domains: tuple[str, ...] = ()
+    version: str | None = None
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """One entry of `GET /v1/models`."""
 
@@ -82,11 +100,12 @@ class ModelCard(msgspec.Struct, frozen=True):
     created: int
     object: str = "model"
     owned_by: str = "largeforge"
+    largeforge: About | msgspec.UnsetType = msgspec.UNSET
 
 
-def model_list(cards: Iterable[ModelCard]) -> bytes:
+def model_list(cards: Iterable[ModelCard], unready: Iterable[Unready] = ()) -> bytes:
     """The answer to `GET /v1/models`."""
-    return msgspec.json.encode({"object": "list", "data": list(cards)})
+    return msgspec.json.encode({"object": "list", "data": list(cards), "largeforge": {"unready": list(unready)}})
 
 
 def model_card(card: ModelCard) -> bytes:

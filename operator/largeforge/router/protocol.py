@@ -73,6 +73,10 @@ class Service(Protocol):
         """The client's name, whose request counts until `leave`; or an `ApiError`."""
         ...
 
+    def public(self, method: bytes, path: bytes) -> bool:
+        """Whether anybody may ask for that."""
+        ...
+
     def leave(self, client: str) -> None:
         """A request that was admitted has ended."""
 
@@ -190,9 +194,15 @@ class ClientConnection(asyncio.Protocol):
             self._keep(data[at:])
 
     def _accept(self, headers: list[Header]) -> None:
-        """Who asks is known before anything else is done for them."""
-        self._client = self._service.admit(self, headers)
-        self._admitted = True
+        """Who asks is known before anything else is done for them; what anybody may read needs no key."""
+        try:
+            self._client = self._service.admit(self, headers)
+        except ApiError:
+            if not (self._reader.bodyless and self._service.public(self._reader.method, self._reader.path)):
+                raise
+            self._client = ""
+        else:
+            self._admitted = True
 
     def _leave(self) -> None:
         if self._admitted:
@@ -235,7 +245,11 @@ class ClientConnection(asyncio.Protocol):
     def respond(self, status: int, body: bytes, headers: bytes = b"") -> None:
         """Answer with JSON, and go on to the next request."""
         head = STATUS_LINES[status] + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-        self.begin(head + headers, b"" if self._reader.method == b"HEAD" else body, until_close=False)
+        self.hand_out(head + headers, body)
+
+    def hand_out(self, head: bytes, body: bytes) -> None:
+        """Answer with *body*, whose length and type *head* has, and go on to the next request."""
+        self.begin(head, b"" if self._reader.method == b"HEAD" else body, until_close=False)
         self.end()
 
     def fail(self, error: ApiError, headers: bytes) -> None:

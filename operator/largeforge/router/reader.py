@@ -56,6 +56,11 @@ class RequestReader:
         """The target without its query."""
         return self._url.partition(b"?")[0]
 
+    @property
+    def bodyless(self) -> bool:
+        """Whether its head says that no body follows."""
+        return self._remaining == 0 and not self._chunked
+
     def take_body(self) -> bytes:
         """The body, which is forgotten here."""
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)

@@ -14,6 +14,7 @@ from largeforge.api.expert import Expert, Limits
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import condition, is_true
 from largeforge.api.names import READY
+from largeforge.router.cards import about, waiting
 from largeforge.router.classifier import Rule
 from largeforge.router.classify import Matcher, matcher_of
 from largeforge.router.defaults import Additions, additions
@@ -230,7 +231,11 @@ def _view(found: _Found, matcher: Matcher, hidden: frozenset[str]) -> View:
     routes = {name: route for name, route in found.routes.items() if name not in hidden}
     unready = {name: why for name, why in found.unready.items() if name not in hidden}
     fallbacks = [expert.metadata.name for expert in found.experts if expert.spec.routing.fallback]
-    cards = [ModelCard(AUTO, 0), *(ModelCard(name, routes[name].created) for name in sorted(routes))]
+    by_name = {expert.metadata.name: expert for expert in found.experts}
+    cards = [
+        ModelCard(AUTO, 0),
+        *(ModelCard(name, routes[name].created, largeforge=about(by_name.get(name))) for name in sorted(routes)),
+    ]
     return View(
         routes=routes,
         unready=unready,
@@ -239,7 +244,7 @@ def _view(found: _Found, matcher: Matcher, hidden: frozenset[str]) -> View:
         rules={e.metadata.name: rule(e) for e in found.experts if e.metadata.name in routes},
         fallback=next((routes[name] for name in fallbacks if name in routes), None),
         fallback_unready=next((f"expert '{name}': {unready[name]}" for name in fallbacks if name in unready), None),
-        models=model_list(cards),
+        models=model_list(cards, [waiting(by_name[name], unready[name]) for name in sorted(unready)]),
         cards={card.id: model_card(card) for card in cards},
     )
 

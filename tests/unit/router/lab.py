@@ -223,6 +223,7 @@ EXPERTS = """
     type: Adapter
     sourceRef: {kind: FineTuneJob, name: poetry}
     inferenceServiceRef: {name: smol}
+    version: 1.2.0
     routing: {keywords: [{pattern: sonnet}, {pattern: haiku}], domains: [poems]}
 - kind: Expert
   metadata: {name: general}

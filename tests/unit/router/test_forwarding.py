@@ -377,7 +377,8 @@ async def test_route_explains_without_an_engine(lab: Lab):
     [
         (get(b"/v1/load_lora_adapter"), 404, "unknown_url", None),
         (post(CHAT, path=b"/v1/rerank"), 404, "unknown_url", None),
-        (get(b"/"), 404, "unknown_url", None),
+        (get(b"/page/"), 404, "unknown_url", None),
+        (post(CHAT, path=b"/"), 405, "method_not_allowed", "GET"),
         (get(b"//v1/models"), 404, "unknown_url", None),
         (get(b"/v1/../v1/models"), 404, "unknown_url", None),
         (get(b"/v1/%6dodels"), 404, "unknown_url", None),

@@ -161,7 +161,9 @@ def test_an_expert_that_is_not_ready_says_why_and_when_to_come_back():
     error = refusal(found, "sql")
     assert (error.status, error.code, error.headers) == (503, "expert_not_ready", {"retry-after": "5"})
     assert error.message == "expert 'sql' is not ready: adapter is being loaded on 1 pod"
-    assert b'"sql"' not in found.public.models
+    models = json.loads(found.public.models)
+    assert "sql" not in [model["id"] for model in models["data"]]
+    assert [each["id"] for each in models["largeforge"]["unready"]] == ["sql"]
 
 
 def test_a_ready_expert_without_a_ready_pod_is_not_ready():
@@ -258,9 +260,12 @@ def test_keywords_choose_and_equal_scores_go_by_name():
 
 
 def test_models_are_listed_with_auto_first():
-    found = json.loads(table([expert("sql"), expert("art")]).public.models)
+    sql = expert("sql", routing={"domains": ["data"]}, spec={"version": "1.2.0"})
+    found = json.loads(table([sql, expert("art")]).public.models)
     assert [card["id"] for card in found["data"]] == ["auto", "art", "smol", "sql"]
-    assert found["data"][3] == {"id": "sql", "object": "model", "created": 1769904000, "owned_by": "largeforge"}
+    card = {"id": "sql", "object": "model", "created": 1769904000, "owned_by": "largeforge"}
+    assert found["data"][3] == card | {"largeforge": {"kind": "Expert", "domains": ["data"], "version": "1.2.0"}}
+    assert found["data"][2]["largeforge"] == {"kind": "InferenceService"}
 
 
 def test_an_expert_whose_service_is_missing_says_so():
