@@ -2,7 +2,7 @@
 PYTHON = .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help setup generate verify lint types test test-unit test-integration test-e2e test-long fuzz \
-	cluster images push demo demo-env down clean
+	cluster images push demo demo-quantize demo-env down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -12,6 +12,9 @@ setup: ## make .venv, the development environment, from its lock
 
 demo: setup ## raise the cluster, install, fine-tune, serve, and ask three questions through the router
 	@$(PYTHON) -m dev demo
+
+demo-quantize: setup ## after make demo: make its expert smaller, measure it, serve it and ask it
+	@$(PYTHON) -m dev demo-quantize
 
 demo-env: setup ## print export lines for kubectl and the openai client: eval "$(make -s demo-env)"
 	@$(PYTHON) -m dev env

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dev import cluster, demo, images, testing
+from dev import cluster, demo, images, quantizing, testing
 from dev.paths import CACHE, REPO
 from dev.steps import StepError, report, run, step
 
@@ -77,7 +77,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     parser.add_argument(
         "what",
-        choices=("up", "down", "images", "demo", "env", "generate", "verify", "lint", "test", "clean"),
+        choices=("up", "down", "images", "demo", "demo-quantize", "env", "generate", "verify", "lint", "test", "clean"),
         help="what to do; the Makefile's targets have the same names",
     )
     parser.add_argument("part", nargs="?", choices=tuple(testing.PARTS), help="the part of the tests, for test")
@@ -87,6 +87,7 @@ def main() -> int:
         "down": down,
         "images": build_images,
         "demo": demo.demo,
+        "demo-quantize": quantizing.demo_quantize,
         "env": demo.print_environment,
         "generate": generate,
         "verify": verify,

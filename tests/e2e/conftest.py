@@ -14,7 +14,7 @@ from dev.testing import E2E_NAMESPACE, RUNS_NAMESPACE
 from tests.e2e import ground as grounds
 from tests.e2e.chain import Chain
 
-KINDS = "experts,finetunejobs,inferenceservices"
+KINDS = "experts,finetunejobs,quantizejobs,inferenceservices"
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ from dev.steps import StepError
 LINES = 25
 
 
-def tell(namespace: str, job: str | None = None) -> str:
-    """All of it, of a FineTuneJob or of the whole namespace."""
-    chosen = f"largeforge.ai/finetunejob={job}" if job else ""
-    parts = [json.dumps(get("finetunejob", job, namespace=namespace), indent=1)] if job else []
+def tell(namespace: str, job: str | None = None, *, kind: str = "finetunejob") -> str:
+    """All of it, of a FineTuneJob (or another *kind* of job), or of the whole namespace."""
+    chosen = f"largeforge.ai/{kind}={job}" if job else ""
+    parts = [json.dumps(get(kind, job, namespace=namespace), indent=1)] if job else []
     parts.append(kubectl("get", "jobs,pods", "-o", "wide", "-l", chosen, namespace=namespace))
     events = kubectl("get", "events", "--sort-by=.lastTimestamp", namespace=namespace).splitlines()
     parts += [line for line in events if job is None or job in line][-LINES:]

@@ -45,6 +45,9 @@ class Dying:
 class Played:
     """One FineTuneJob, and all that happens to it. The operator's clock can be put forward."""
 
+    resource, model, label, container = FINETUNEJOBS, FineTuneJob, "largeforge.ai/finetunejob", "trainer"
+    manifest, reconcile = staticmethod(manifest), staticmethod(reconcile)
+
     def __init__(self, transport, namespace, name, *, kill_at=None):
         self.transport, self.namespace, self.name = transport, namespace, name
         self.api = ApiCluster(transport)
@@ -60,7 +63,7 @@ class Played:
 
     async def look(self):
         context = SimpleNamespace(cluster=self.cluster, settings=self.settings, progress=None, now=self.now)
-        return await reconcile(Key(self.namespace, self.name), context)
+        return await self.reconcile(Key(self.namespace, self.name), context)
 
     async def settle(self):
         """Let the operator look, killed and started again where that is the plan, until it writes nothing."""
@@ -77,14 +80,14 @@ class Played:
 
     async def collect(self):
         """What the garbage collector does: pods whose Job is gone."""
-        label = {"largeforge.ai/finetunejob": self.name}
+        label = {self.label: self.name}
         uids = {job["metadata"]["uid"] for job in await self.api.list(JOBS, self.namespace, labels=label)}
         for pod in await self.api.list(PODS, self.namespace, labels=label):
             if controller_uid(pod) not in uids:
                 await self.remove(PODS, pod["metadata"]["name"])
 
     async def job(self):
-        return FineTuneJob.model_validate(await self.api.get(FINETUNEJOBS, self.namespace, self.name))
+        return self.model.model_validate(await self.api.get(self.resource, self.namespace, self.name))
 
     async def status(self):
         return (await self.job()).status
@@ -95,8 +98,8 @@ class Played:
 
     async def apply(self, **spec):
         """What the user applies; the spec is laid over a small one."""
-        raw = manifest(name=self.name, **spec)
-        metadata = {"name": self.name, "namespace": self.namespace, "labels": raw["metadata"]["labels"]}
+        raw = self.manifest(name=self.name, **spec)
+        metadata = {"name": self.name, "namespace": self.namespace, "labels": raw["metadata"].get("labels", {})}
         return await self.api.apply(raw | {"metadata": metadata}, manager="user")
 
     async def claim(self, name, mode="ReadWriteMany"):
@@ -120,7 +123,7 @@ class Played:
 
     async def names(self, resource):
         """The names of this object's children of one kind."""
-        label = {"largeforge.ai/finetunejob": self.name}
+        label = {self.label: self.name}
         return sorted(m["metadata"]["name"] for m in await self.api.list(resource, self.namespace, labels=label))
 
     async def children(self):
@@ -149,7 +152,7 @@ class Played:
         }
         if await self.api.get(PODS, self.namespace, body["metadata"]["name"]) is None:
             await self.transport.call(Request("POST", path(PODS, self.namespace), body=body))
-        container = {"name": "trainer", "image": "trainer:1", "imageID": "", "ready": False, "restartCount": 0}
+        container = {"name": self.container, "image": "x:1", "imageID": "", "ready": False, "restartCount": 0}
         status = {
             "phase": phase,
             "conditions": [{"lastTransitionTime": None, **c} for c in conditions],
@@ -199,18 +202,18 @@ class Played:
     def _time(self):
         return self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    async def _apply(self, resource, body, part=""):
+    async def _apply(self, resource, body, part="", manager="played"):
         url = path(resource, self.namespace, body["metadata"]["name"]) + part
-        query = {"fieldManager": "played", "force": "true"}
+        query = {"fieldManager": manager, "force": "true"}
         return await self.transport.call(Request("PATCH", url, query, body, APPLY))
 
 
 @asynccontextmanager
-async def play(kubeconfig, monkeypatch, namespace, name, *, kill_at=None, **spec):
-    """A FineTuneJob of *spec* with its claims, at the API server of *kubeconfig*."""
+async def play(kubeconfig, monkeypatch, namespace, name, *, kill_at=None, kind=Played, **spec):
+    """A FineTuneJob (or another *kind*) of *spec* with its claims, at the API server of *kubeconfig*."""
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     async with open_transport(user_agent="largeforge-test") as transport:
-        played = Played(transport, namespace, name, kill_at=kill_at)
+        played = kind(transport, namespace, name, kill_at=kill_at)
         for claim in ("models", "data"):
             await played.claim(claim)
         await played.apply(**spec)

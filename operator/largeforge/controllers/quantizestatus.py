@@ -36,7 +36,7 @@ from largeforge.controllers.podstate import Problem
 from largeforge.controllers.quantizephases import calibration_text, columns, doing_of, source_text, summary
 
 HISTORY = 10
-DATASET_REASONS = (Reason.DATASET_INVALID, Reason.DATASET_MISSING)
+DATASET_REASONS = (Reason.DATASET_INVALID, Reason.DATASET_MISSING, Reason.CALIBRATION_INVALID)
 STORAGE_REASONS = (Reason.STORAGE_NOT_READY, Reason.DISK_FULL)
 HOLDS = (
     Reason.RERUN_REFUSED,

@@ -10,17 +10,19 @@ import yaml
 from largeforge.api.expert import Expert
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.inferenceservice import InferenceService
+from largeforge.api.quantizejob import QuantizeJob
 from largeforge.api.run import RowSource
 from largeforge.api.uri import parse_pvc
 from largeforge.jobs import sources
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEMO = EXAMPLES / "01-fine-tune"
-KINDS = {kind.__name__: kind for kind in (Expert, FineTuneJob, InferenceService)}
+KINDS = {kind.__name__: kind for kind in (Expert, FineTuneJob, InferenceService, QuantizeJob)}
 MANIFESTS = sorted(EXAMPLES.glob("*/*.yaml"))
 SCRIPTS = sorted(EXAMPLES.glob("*/make_dataset.py"))
 FOLDERS = sorted({path.parent for path in MANIFESTS})
-SERVED = [folder for folder in FOLDERS if (folder / "inferenceservice.yaml").exists()]
+PAIR = ("finetunejob.yaml", "inferenceservice.yaml")
+SERVED = [folder for folder in FOLDERS if all((folder / name).exists() for name in PAIR)]
 PARTS = ["## What you get", "## Run it", "## Clean up"]
 
 
@@ -78,6 +80,18 @@ def test_the_demos_fallback_is_the_base():
     expert, service = load(DEMO / "expert-fallback.yaml"), load(DEMO / "inferenceservice.yaml")
     assert expert.spec.artifact.uri == service.spec.model.uri
     assert expert.spec.routing.fallback
+
+
+def test_the_small_expert_comes_from_the_demos_and_is_served_by_its_own_service():
+    folder = EXAMPLES / "08-quantize"
+    job, service = load(folder / "quantizejob.yaml"), load(folder / "inferenceservice-small.yaml")
+    demo, expert = load(DEMO / "finetunejob.yaml"), job.spec.publish.expert
+    assert job.spec.source.expert_ref.name == demo.spec.publish.expert.name
+    assert (service.metadata.name, service.spec.model.expert_ref.name) == (
+        expert.inference_service_ref.name,
+        expert.name,
+    )
+    assert job.spec.calibration.datasets[0].uri == demo.spec.datasets[0].uri
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.parent.name)
