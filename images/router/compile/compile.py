@@ -26,6 +26,7 @@ MODULES = (
     "pool",
     "protocol",
     "reader",
+    "service",
     "upstream",
     "usage",
 )

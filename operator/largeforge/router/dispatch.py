@@ -19,9 +19,10 @@ from largeforge.router.limits import Gates
 from largeforge.router.metrics import NO_EXPERT, Metrics
 from largeforge.router.openai import ApiError, shown, unavailable
 from largeforge.router.pool import Pool
-from largeforge.router.protocol import ClientConnection, Request, Running
+from largeforge.router.protocol import ClientConnection
 from largeforge.router.resolve import Decision, Question, question, resolve
 from largeforge.router.scan import Call, scan
+from largeforge.router.service import Request, Running
 from largeforge.router.settings import Settings
 from largeforge.router.table import Route, RouteTable, View
 from largeforge.router.terms import Floats

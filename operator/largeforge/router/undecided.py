@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from largeforge.router.embedqueue import EmbedQueue, Ticket
 from largeforge.router.learnt import Learnt
 from largeforge.router.openai import ApiError
-from largeforge.router.protocol import Running
+from largeforge.router.service import Running
 from largeforge.router.terms import Floats
 
 _NEVER = float("inf")
