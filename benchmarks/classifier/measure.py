@@ -37,32 +37,35 @@ PASTE = 2048
 
 
 def main() -> None:
-    """Measure, and write what was found."""
+    """Measure, and write what was found after each part."""
+    rows = labelled.load()
+    parts: dict[str, Callable[[Path, Memory], Any]] = {
+        "quality": lambda _, embed: {str(size): quality(rows, size, embed) for size in SIZES},
+        "robustness": lambda _, embed: robustness(rows, embed),
+        "latency": lambda model, _: latency(chosen(rows, 100, 0), model),
+        "learning": lambda model, _: learning(model),
+        "memory": lambda model, _: memory(model),
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="the folder of another embedding model")
     parser.add_argument("--out", type=Path, help="where result.json and result.svg are written")
-    parser.add_argument("--only", nargs="+", choices=["quality", "robustness", "costs"], metavar="PART")
+    parser.add_argument("--only", nargs="+", choices=parts, metavar="PART", help=", ".join(parts))
     options = parser.parse_args()
-    parts = options.only or ["quality", "robustness", "costs"]
     model = options.model or embedding.model()
     embed = Memory(Embedder(model))
-    rows = labelled.load()
-    result: dict[str, Any] = {"load": os.getloadavg()[0]}
-    if "quality" in parts:
-        result["quality"] = {str(size): quality(rows, size, embed) for size in SIZES}
-    if "robustness" in parts:
-        result["robustness"] = robustness(rows, embed)
-    if "costs" in parts:
-        result["latency"] = latency(chosen(rows, 100, 0), model)
-        result["learning"] = learning(model)
-        result["memory"] = memory(model)
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "result.json").write_text(text + "\n")
-        if "quality" in parts:
-            (options.out / "result.svg").write_text(draw(result["quality"]))
+    result: dict[str, Any] = {}
+    for part in options.only or parts:
+        result[part] = parts[part](model, embed) | {"load": round(os.getloadavg()[0], 1)}
+        print(json.dumps({part: result[part]}, indent=1, ensure_ascii=False), flush=True)
+        if options.out:
+            _write(options.out, result)
+
+
+def _write(folder: Path, result: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    if "quality" in result:
+        (folder / "result.svg").write_text(draw({k: v for k, v in result["quality"].items() if k != "load"}))
 
 
 def quality(rows: Sequence[Row], size: int, embed: Embed) -> dict[str, dict[str, Any]]:

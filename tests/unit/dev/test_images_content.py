@@ -72,6 +72,14 @@ def test_a_snapshot_holds_what_images_are_made_of(tmp_path: Path) -> None:
     assert not [path for path in found if "__pycache__" in path or path.startswith(".git")]
 
 
+def test_the_package_in_an_image_has_the_files_that_are_no_python(tmp_path: Path) -> None:
+    context.snapshot(REPO, tmp_path)
+    context.add_site(tmp_path)
+    page = "operator/largeforge/router/page"
+    wanted = {path.name for path in (REPO / page).iterdir() if path.is_file()}
+    assert wanted <= {path.name for path in (tmp_path / context.SITE / "largeforge/router/page").iterdir()}
+
+
 def test_temporary_files_of_dead_processes_go_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "SCRATCH", tmp_path)
     for name in ("carry.4194305.x", f"carry.{os.getpid()}.x", "buildah-cache"):
