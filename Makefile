@@ -1,7 +1,7 @@
 # Every target is one call; what it does lives in dev/. `make help` lists them.
 PYTHON = .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup generate verify lint types test test-unit test-integration test-e2e test-long fuzz \
+.PHONY: help setup generate verify lint types test test-unit test-integration test-e2e test-long test-autoawq fuzz \
 	cluster images push demo demo-quantize demo-env down clean
 
 help: ## list the targets
@@ -61,6 +61,9 @@ test-e2e: setup ## on the local cluster, with real pods
 
 fuzz: setup ## search for bytes and orders of events that break the router, for about ten minutes
 	@$(PYTHON) -m dev test fuzz
+
+test-autoawq: setup ## QuantizeJob with AutoAWQ, which is archived upstream, in its own image
+	@$(PYTHON) -m dev test autoawq
 
 test-long: setup ## what is too long for make test
 	@$(PYTHON) -m dev test long

@@ -51,6 +51,12 @@ def prepare_cluster() -> None:
     provide_model(E2E_NAMESPACE)
 
 
+def prepare_autoawq() -> None:
+    """The cluster, and in it the image that is built only where it is named."""
+    prepare_cluster()
+    images.load(images.build(["quantizer-autoawq"]).values())
+
+
 LINT = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
@@ -70,12 +76,18 @@ PARTS: dict[str, Part] = {
     ),
     "e2e": Part(
         "end to end: the local cluster, real pods",
-        (("pytest", "tests/e2e", "-m", "not long"),),
+        (("pytest", "tests/e2e", "-m", "not long and not autoawq"),),
         prepare_cluster,
         cluster=True,
     ),
     "long": Part(
         "long: what is too long for make test", (("pytest", "tests", "-m", "long"),), prepare_cluster, cluster=True
+    ),
+    "autoawq": Part(
+        "AutoAWQ, in an image of its own",
+        (("pytest", "tests/e2e/test_autoawq.py"),),
+        prepare_autoawq,
+        cluster=True,
     ),
     "fuzz": Part(
         "fuzz: other examples each time, and bytes that coverage leads to",

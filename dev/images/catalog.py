@@ -28,6 +28,8 @@ class Image:
     """Files that its Dockerfile takes, beside itself; paths in the repository."""
     based: bool = True
     """On our base image."""
+    optional: bool = False
+    """Whether it is built only where it is named."""
     carries_package: bool = False
     """Whether our own Python package is its last layer."""
     compiled: bool = False
@@ -69,6 +71,18 @@ IMAGES: dict[str, Image] = {
             carries_package=True,
             gigabytes=0.6,
         ),
+        Image(
+            name="quantizer-autoawq",
+            inputs=_with_lock(
+                "quantizer-autoawq",
+                "images/torch/requirements.lock",
+                "images/quantizer-autoawq/install-source",
+                "images/quantizer-autoawq/source.lock",
+            ),
+            optional=True,
+            carries_package=True,
+            gigabytes=0.5,
+        ),
         Image(name="operator", inputs=_with_lock("operator"), carries_package=True, gigabytes=0.2),
         Image(
             name="router",
@@ -98,11 +112,11 @@ IMAGES: dict[str, Image] = {
 
 
 def select(names: Sequence[str]) -> list[Image]:
-    """The images called *names*, all when there is none, in the order of building."""
+    """The images called *names*, all but the optional ones when there is none, in the order of building."""
     unknown = sorted(set(names) - set(IMAGES))
     if unknown:
         raise StepError(f"there is no image {', '.join(unknown)}", remedy=f"choose from: {', '.join(IMAGES)}")
-    return [image for image in IMAGES.values() if not names or image.name in names]
+    return [image for image in IMAGES.values() if image.name in names or not (names or image.optional)]
 
 
 def references(root: Path) -> dict[str, str]:

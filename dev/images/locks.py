@@ -16,6 +16,11 @@ EMBEDDING = "router/embedding"
 COMPILE = "router/compile"
 NAMES = (DEVELOPMENT, TORCH, EMBEDDING, COMPILE, *catalog.IMAGES)
 
+AUTOAWQ = "quantizer-autoawq"
+ON_TORCH = ("trainer", "engine-cpu", "quantizer", AUTOAWQ)
+_FROM_SOURCE = ("--no-binary", "autoawq", "--no-emit-package", "autoawq")
+"""Upstream has it as source alone, which is in a lock of its own (`source.lock`); it is archived, so that stays."""
+
 _REMEDY = "see uv's message above: two requirements exclude each other, or the registry was not reached"
 
 
@@ -43,17 +48,18 @@ def arguments(name: str) -> list[str]:
         inputs = ["pyproject.toml", "dev/requirements.in", "--override", "dev/overrides.txt"]
         return ["--universal", *extras, *inputs, "-o", "dev/requirements.lock"]
     folder = f"images/{name}"
-    below = {"trainer": TORCH, "engine-cpu": TORCH, "quantizer": TORCH, "demo-model": "trainer"}.get(name)
+    below = {"demo-model": "trainer"} | dict.fromkeys(ON_TORCH, TORCH)
     inputs = {
         TORCH: [f"{folder}/requirements.in"],
         COMPILE: [f"{folder}/requirements.in"],
         EMBEDDING: [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],
         "engine-cpu": [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],
         "demo-model": [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt"],
+        AUTOAWQ: [f"{folder}/requirements.in", "--override", f"{folder}/overrides.txt", *_FROM_SOURCE],
     }.get(name, ["--extra", name, "pyproject.toml", f"{folder}/requirements.in"])
     if name == "router":
         inputs += ["--override", f"{folder}/overrides.txt"]
-    constraint = [] if below is None else ["--constraint", f"images/{below}/requirements.lock"]
+    constraint = ["--constraint", f"images/{below[name]}/requirements.lock"] if name in below else []
     # glibc 2.36 is Debian 12's, the system of the base.
     system = ["--python-platform", "x86_64-manylinux_2_36", "--only-binary", ":all:"]
     return [*system, *constraint, *inputs, "-o", f"{folder}/requirements.lock"]

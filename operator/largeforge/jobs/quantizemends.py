@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -24,3 +25,31 @@ def memory_without_cuda() -> Iterator[None]:
         yield
     finally:
         IntermediatesCache.pin_memory = upstream
+
+
+def autoawq_quantizer() -> Any:
+    """AutoAWQ 0.2.9: on a CPU its search destroys the weights that it searches on, and it ends with 0.
+
+    It keeps what it will restore as `v.cpu()`, which on a CPU is the weight itself. Here it is shown copies.
+    """
+    from awq.quantize.quantizer import AwqQuantizer
+
+    class Quantizer(AwqQuantizer):  # type: ignore[misc]
+        def _compute_best_scale(
+            self, x: Any, w_mean: Any, x_mean: Any, module2inspect: Any, *rest: Any, **more: Any
+        ) -> Any:
+            with copied_state(module2inspect):
+                return super()._compute_best_scale(x, w_mean, x_mean, module2inspect, *rest, **more)
+
+    return Quantizer
+
+
+@contextmanager
+def copied_state(module: Any) -> Iterator[None]:
+    """Let `module.state_dict()` give copies."""
+    whole = module.state_dict
+    module.state_dict = lambda *args, **more: {name: value.clone() for name, value in whole(*args, **more).items()}
+    try:
+        yield
+    finally:
+        del module.state_dict

@@ -18,6 +18,7 @@ from largeforge.jobs import (
     container,
     policy,
     prepared,
+    quantizeautoawq,
     quantizecard,
     quantizememory,
     quantizescheme,
@@ -79,6 +80,7 @@ def _work(config: QuantizeConfig, settings: MethodSettings, samples: list[list[i
     source = config.source
     trusted = {"local_files_only": True, "trust_remote_code": source.trust_remote_code}
     base = Base(Path(source.path or ""), source.uri, source.field, trusted)
+    quantizing.check_library(settings)
     check_device(config)
     _check_room(config, settings, samples, base)
     reporter = Reporter.from_environment(os.environ)
@@ -125,10 +127,12 @@ class NoDeviceError(RunError):
 def _check_room(config: QuantizeConfig, settings: MethodSettings, samples: list[list[int]], base: Base) -> None:
     import torch
 
-    skeleton = quantizescheme.skeleton(base)
-    shape = quantizescheme.shape(skeleton, settings.ignore)
-    quantizescheme.check_groups(settings, shape.layers)
-    vocabulary = int(skeleton.config.get_text_config().vocab_size)
+    if settings.engine == "AutoAWQ":
+        shape, vocabulary = quantizeautoawq.shape(base.folder), 0  # it never comes to logits
+    else:
+        skeleton = quantizescheme.skeleton(base)
+        shape = quantizescheme.shape(skeleton, settings.ignore)
+        vocabulary = int(skeleton.config.get_text_config().vocab_size)
     needed = quantizememory.need(settings, shape, quantizememory.text_of(samples, vocabulary))
     device = None if config.use_cpu else torch.cuda.mem_get_info()[0]
     quantizememory.check(settings, needed, host=container.memory_limit(), device=device)

@@ -62,6 +62,7 @@ def check(config: QuantizeConfig) -> QuantizeResult:
     for method in config.methods:
         shape = quantizescheme.shape(skeleton, method.ignore)
         quantizescheme.check_groups(method, shape.layers)
+        quantizescheme.check_library(method)
     say(f"{shape.parameters:,} parameters, {len(shape.layers)} layers to quantize in {shape.blocks} blocks")
     tokenizer = models.load_tokenizer(base)
     tokens = choose(config, tokenizer, require_template=lambda: basemodel.require_chat_template(found, source))

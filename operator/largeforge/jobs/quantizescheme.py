@@ -90,6 +90,15 @@ def blocks(model: Any) -> list[Any]:
     return [module for module in model.modules() if type(module).__name__ in names]
 
 
+def check_library(settings: MethodSettings) -> None:
+    """Raise where the library cannot do what is asked for."""
+    if settings.engine == "AutoAWQ" and settings.ignore != [HEAD]:
+        raise SchemeInvalidError(
+            f"{IGNORE}: AutoAWQ quantizes every layer but the head; remove it, or set engine: LLMCompressor",
+            field=IGNORE,
+        )
+
+
 def _check_ignore(model: Any, ignore: Sequence[str]) -> None:
     from compressed_tensors.utils import match_named_modules
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from largeforge.api.quantize import MethodSettings
-from largeforge.jobs import artifact, basemodel, models, quantizemends, quantizerecipes
+from largeforge.jobs import artifact, basemodel, models, quantizeautoawq, quantizemends, quantizerecipes
 from largeforge.jobs.errors import InvalidConfigError, RunError
 from largeforge.jobs.models import Base
 from largeforge.jobs.quantizescheme import blocks
@@ -61,13 +62,10 @@ def quantize(work: Work, folder: Path, tell: Tell) -> Done:
 
     began = time.monotonic()
     torch.manual_seed(work.seed)
-    if work.settings.engine != "LLMCompressor":
-        raise InvalidConfigError(
-            f"spec.engine: this image has no {work.settings.engine}; leave spec.image to the chart, or name an image"
-            " that has it",
-            field="spec.engine",
-        )
-    warnings = _by_llm_compressor(work, folder, tell)
+    if work.settings.engine == "AutoAWQ":
+        warnings = quantizeautoawq.quantize(work, folder, tell, followed)
+    else:
+        warnings = _by_llm_compressor(work, folder, tell)
     copy_tokenizer(work.base, folder)
     return Done(round(time.monotonic() - began), peak_memory(use_cpu=work.use_cpu), warnings)
 
@@ -83,7 +81,7 @@ def _by_llm_compressor(work: Work, folder: Path, tell: Tell) -> list[str]:
             # Nothing of ours is tokenized there; without one it would look for a tokenizer.
             tokenizer=models.load_tokenizer(work.base),
             recipe=recipe,
-            dataset=_batches(work.samples) if work.samples else None,
+            dataset=batches(work.samples) if work.samples else None,
             num_calibration_samples=len(work.samples) or 1,
         )
     model.save_pretrained(folder, save_compressed=True)
@@ -99,7 +97,7 @@ def load(base: Base) -> Any:
     return model.eval()
 
 
-def _batches(samples: Sequence[Sequence[int]]) -> Any:
+def batches(samples: Sequence[Sequence[int]]) -> Any:
     """The samples as they are, each a batch: nothing is padded, cut or shuffled any more."""
     import torch
 
@@ -155,6 +153,16 @@ def copy_tokenizer(base: Base, folder: Path) -> None:
 def root_of(base: Base) -> Path:
     """The folder that links in *base* may lead into: that of the repository, in the hub's cache."""
     return base.folder.parents[1] if base.folder.parent.name == "snapshots" else base.folder
+
+
+def check_library(settings: MethodSettings) -> None:
+    """Raise where the image has not the library."""
+    module = {"LLMCompressor": "llmcompressor", "AutoAWQ": "awq"}[settings.engine]
+    if importlib.util.find_spec(module) is None:
+        raise InvalidConfigError(
+            f"spec.image: this image has no {settings.engine}; leave it to the chart, or name an image that has it",
+            field="spec.image",
+        )
 
 
 def check_written(folder: Path) -> None:

@@ -17,9 +17,9 @@ from dev.paths import REPO
 from dev.steps import StepError
 
 DOCKERFILES = sorted((REPO / "images").glob("*/Dockerfile"))
-LOCKS = [REPO / "dev/requirements.lock", *sorted((REPO / "images").glob("*/requirements.lock"))]
+LOCKS = [REPO / "dev/requirements.lock", *sorted((REPO / "images").glob("*/*.lock"))]
 SYSTEMS = {"base", "toolchain"}
-WITH_PACKAGE = {"operator", "quantizer", "router", "trainer"}
+WITH_PACKAGE = {"operator", "quantizer", "quantizer-autoawq", "router", "trainer"}
 
 
 def name(path: Path) -> str:
@@ -93,7 +93,9 @@ class TestDockerfile:
     def test_only_locks_are_installed(self, path: Path) -> None:
         text = "\n".join(instructions(path))
         assert not re.search(r"\b(pip install|apt-get|curl|wget)\b", text)
-        assert set(re.findall(r"install-lock (/opt/locks/\S+)", text)) == set(re.findall(r"/opt/locks/\S+\.lock", text))
+        assert set(re.findall(r"install-(?:lock|source) (/opt/locks/\S+)", text)) == set(
+            re.findall(r"/opt/locks/\S+\.lock", text)
+        )
 
 
 def test_locks_are_installed_with_hashes_only() -> None:
@@ -102,7 +104,7 @@ def test_locks_are_installed_with_hashes_only() -> None:
         assert option in script
 
 
-@pytest.mark.parametrize("image", ["engine-cpu", "quantizer"])
+@pytest.mark.parametrize("image", ["engine-cpu", "quantizer", "quantizer-autoawq"])
 def test_one_layer_of_torch_serves_all(image: str) -> None:
     mark = "# end of the shared lines"
     first, second = (
@@ -140,7 +142,13 @@ def versions(image: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("image", "below"),
-    [("trainer", "torch"), ("engine-cpu", "torch"), ("quantizer", "torch"), ("demo-model", "trainer")],
+    [
+        ("trainer", "torch"),
+        ("engine-cpu", "torch"),
+        ("quantizer", "torch"),
+        ("quantizer-autoawq", "torch"),
+        ("demo-model", "trainer"),
+    ],
 )
 def test_a_lock_agrees_with_the_one_below_it(image: str, below: str) -> None:
     upper, lower = versions(image), versions(below)
@@ -184,7 +192,10 @@ class TestTags:
             ("images/engine-cpu/Dockerfile", {"engine-cpu"}),
             ("images/demo-model/convert.py", {"demo-model"}),
             ("images/trainer/requirements.lock", {"trainer", "demo-model"}),
-            ("images/torch/requirements.lock", {"trainer", "engine-cpu", "quantizer", "demo-model"}),
+            (
+                "images/torch/requirements.lock",
+                {"trainer", "engine-cpu", "quantizer", "quantizer-autoawq", "demo-model"},
+            ),
             ("images/base/packages.txt", {"base", *catalog.IMAGES}),
             ("images/install-lock", set(catalog.IMAGES)),
             ("images/toolchain/packages.txt", {"toolchain", "router"}),
@@ -213,7 +224,9 @@ class TestTags:
 
 def test_images_are_selected_in_the_order_of_building() -> None:
     assert [image.name for image in catalog.select(["router", "trainer"])] == ["trainer", "router"]
-    assert [image.name for image in catalog.select([])] == list(catalog.IMAGES)
+    optional = {"quantizer-autoawq"}
+    assert [image.name for image in catalog.select([])] == [name for name in catalog.IMAGES if name not in optional]
+    assert [image.name for image in catalog.select(["quantizer-autoawq"])] == ["quantizer-autoawq"]
 
 
 def test_an_unknown_image_is_refused_with_the_known_ones() -> None:

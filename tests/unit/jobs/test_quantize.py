@@ -19,17 +19,26 @@ from largeforge.jobs import (
     container,
     prepared,
     quantize,
+    quantizeautoawq,
     quantizecard,
     quantizeerrors,
     quantizememory,
+    quantizemends,
     quantizemerge,
     quantizemethod,
     quantizepreflight,
     quantizescheme,
     quantizestep,
+    quantizing,
     weights,
 )
-from largeforge.jobs.errors import BaseInvalidError, DiskFullError, OutOfMemoryError, RunError
+from largeforge.jobs.errors import (
+    BaseInvalidError,
+    DiskFullError,
+    InvalidConfigError,
+    OutOfMemoryError,
+    RunError,
+)
 from largeforge.jobs.quantizescheme import Layer, Shape
 from tests.unit.jobs import folders, quantizations
 
@@ -232,6 +241,62 @@ class TestResult:
         card = quantizecard.card(config, config.methods[0], written(target))
         assert "`pvc://models/base` with weights in 4 bits (AWQ), groups of 64, a zero point" in card
         assert "run 1 of the QuantizeJob `small`" in card
+
+
+class TestAutoAWQ:
+    def test_the_words_of_transformers_5_are_written_in_those_of_4(self):
+        settings = {
+            "dtype": "bfloat16",
+            "rope_parameters": {"rope_theta": 1e5, "rope_type": "default"},
+            "vocab_size": 8,
+        }
+        assert quantizeautoawq.for_transformers_4(settings) == {
+            "torch_dtype": "bfloat16",
+            "rope_theta": 1e5,
+            "vocab_size": 8,
+        }
+        scaled = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0}}
+        assert quantizeautoawq.for_transformers_4(scaled) == {
+            "rope_theta": 5e5,
+            "rope_scaling": {"rope_type": "llama3", "factor": 8.0},
+        }
+
+    def test_what_is_written_in_the_old_words_already_stays(self):
+        old = {"rope_theta": 1e4, "torch_dtype": "float16"}
+        assert quantizeautoawq.for_transformers_4(old) == old
+
+    def test_its_shape_is_read_from_the_configuration(self, tmp_path):
+        sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3}
+        found = quantizeautoawq.shape(folders.model(tmp_path / "m", config=sizes))
+        assert (found.hidden, found.blocks, len(found.layers)) == (64, 3, 21)
+        assert [layer.inputs for layer in found.per_block] == [64] * 6 + [128]
+
+    def test_it_quantizes_every_layer_but_the_head(self):
+        quantizescheme.check_library(quantizations.method(engine="AutoAWQ"))
+        with pytest.raises(quantizescheme.SchemeInvalidError, match="AutoAWQ quantizes every layer but the head"):
+            quantizescheme.check_library(quantizations.method(engine="AutoAWQ", ignore=["lm_head", "re:.*mlp.*"]))
+
+    def test_an_image_without_the_library_is_named(self):
+        with pytest.raises(InvalidConfigError, match="this image has no AutoAWQ; leave it to the chart"):
+            quantizing.check_library(quantizations.method(engine="AutoAWQ"))
+
+    def test_a_state_that_is_kept_is_a_copy_within_the_mend_alone(self):
+        class Weight(list):
+            def clone(self):
+                return Weight(self)
+
+        class Module:
+            live = Weight([1, 2])
+
+            def state_dict(self):
+                return {"weight": self.live}
+
+        module = Module()
+        with quantizemends.copied_state(module):
+            kept = module.state_dict()["weight"]
+            module.live.append(3)
+        assert kept == [1, 2]
+        assert module.state_dict()["weight"] is module.live
 
 
 class TestStep:

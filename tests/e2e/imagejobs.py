@@ -1,0 +1,47 @@
+"""Programs that run in an image of ours, in a Job, and say one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dev import images
+from dev.kubectl import apply, get, kubectl, wait_for
+from largeforge.resources.pods import container_security, pod_security
+from tests.e2e.story import tell
+
+PODS = Path(__file__).parent / "pods"
+SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod
+
+
+def said_in(image: str, script: str, *, namespace: str, seconds: float = 300) -> str:
+    """The last line that the program *script* of `pods/` says in *image*."""
+    name = f"says-{Path(script).stem}"
+    kubectl("delete", "job", name, "--ignore-not-found", "--wait", namespace=namespace)
+    content = {script: (PODS / script).read_text()}
+    scripts = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": content}
+    container = {
+        "name": name,
+        "image": images.references()[image],
+        "imagePullPolicy": "Never",
+        "command": ["python", f"/scripts/{script}"],
+        "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+        "securityContext": container_security(),
+        "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}, "limits": {"memory": "3Gi"}},
+        "volumeMounts": [{"name": "scripts", "mountPath": "/scripts"}, {"name": "tmp", "mountPath": SCRATCH}],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": pod_security(),
+        "containers": [container],
+        "volumes": [{"name": "scripts", "configMap": {"name": name}}, {"name": "tmp", "emptyDir": {}}],
+    }
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
+    apply(scripts, {**job, "spec": {"backoffLimit": 0, "template": {"spec": pod}}}, namespace=namespace)
+    wait_for(
+        f"job {name}",
+        lambda: ((get("job", name, namespace=namespace) or {}).get("status") or {}).get("succeeded") == 1,
+        seconds=seconds,
+        show=lambda: tell(namespace),
+    )
+    return kubectl("logs", f"job/{name}", namespace=namespace).splitlines()[-1]
