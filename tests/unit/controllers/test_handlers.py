@@ -5,7 +5,7 @@ import kopf
 from largeforge.controllers.handlers import CHILDREN, CONTROLLERS, Links, register, wakes
 from largeforge.controllers.process import kopf_settings
 from largeforge.controllers.workqueue import Key
-from largeforge.kube.cluster import EXPERTS, FINETUNEJOBS, INFERENCESERVICES, JOBS, PODS
+from largeforge.kube.cluster import EXPERTS, FINETUNEJOBS, INFERENCESERVICES, JOBS, PODS, QUANTIZEJOBS
 from tests.unit.training import manifest
 
 
@@ -46,6 +46,16 @@ def test_a_job_wakes_the_experts_that_follow_it():
     links = Links()
     links.learn(expert(), gone=False)
     assert woken(FINETUNEJOBS, manifest(), links) == {("finetunejobs", "sql"), ("experts", "x")}
+
+
+def test_a_quantizejob_wakes_its_own_experts_and_not_those_of_a_finetunejob_of_its_name():
+    links = Links()
+    links.learn(expert("x"), gone=False)
+    follows = expert("y")
+    follows["spec"]["sourceRef"]["kind"] = "QuantizeJob"
+    links.learn(follows, gone=False)
+    assert woken(QUANTIZEJOBS, thing("sql"), links) == {("quantizejobs", "sql"), ("experts", "y")}
+    assert woken(JOBS, thing("sql-q1-p-a1", labels={"largeforge.ai/quantizejob": "sql"})) == {("quantizejobs", "sql")}
 
 
 def test_an_expert_wakes_what_it_names_and_named():

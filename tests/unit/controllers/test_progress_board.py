@@ -8,9 +8,10 @@ from largeforge.controllers.plan import Plan, execute
 from largeforge.controllers.progress import parse
 from largeforge.controllers.progressboard import FORGET_SECONDS, Board, Busy, Refused
 from largeforge.controllers.progresstokens import BoundPod
-from largeforge.kube.cluster import FINETUNEJOBS, PODS, ClusterError, Conflict
+from largeforge.kube.cluster import FINETUNEJOBS, PODS, QUANTIZEJOBS, ClusterError, Conflict
+from tests.unit import quantizing
 from tests.unit.fakes import FakeCluster
-from tests.unit.progress import POD, Clock, batch_job, owner, post, trainer_pod, training_cluster
+from tests.unit.progress import JOB_NAME, POD, Clock, batch_job, owner, post, trainer_pod, training_cluster
 from tests.unit.training import NOW, finetunejob
 
 
@@ -245,3 +246,19 @@ async def test_a_silent_pod_is_forgotten():
     await board.flush()
     assert board._senders == {}
     assert clock.now() == NOW + timedelta(seconds=FORGET_SECONDS + 1)
+
+
+@pytest.mark.parametrize(("stage", "taken"), [("Quantize", True), ("Evaluate", True), ("Preflight", False)])
+async def test_a_quantizer_posts_to_its_quantizejob(stage, taken):
+    run = {"number": 1, "digest": "d" * 64, "stage": stage, "jobName": JOB_NAME}
+    job = quantizing.manifest() | {"status": {"run": run, "phase": "Quantizing"}}
+    batch = batch_job(controller=owner("largeforge.ai/v1alpha1", "QuantizeJob", "small", "uid-of-small"))
+    board, _ = board_of(cluster := FakeCluster(job, batch, trainer_pod()))
+    if not taken:
+        with pytest.raises(Refused, match="newest attempt"):
+            await board.take(POD, parse(post()))
+        return
+    await board.take(POD, parse(post()))
+    status = (await cluster.get(QUANTIZEJOBS, "team", "small"))["status"]
+    assert (status["progress"]["summary"], status["phase"]) == ("30% 120/400", "Quantizing")
+    assert "metrics" not in status

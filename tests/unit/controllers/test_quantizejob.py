@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from largeforge.api.expert import Expert
 from largeforge.api.names import ExitCode
+from largeforge.controllers.expertsource import of_job
 from largeforge.controllers.quantizeattempts import last_words
 from largeforge.controllers.quantizejob import reconcile
 from largeforge.kube.cluster import EVENTS, EXPERTS, PERSISTENTVOLUMECLAIMS
 from tests.unit.fakes import Killed
-from tests.unit.quantizing import KEY, PUBLISH, engine_pod, prepared, quantized, world_of
+from tests.unit.quantizing import KEY, PUBLISH, artifact, engine_pod, prepared, quantized, quantizejob, world_of
 from tests.unit.training import SETTINGS, checkpoint, finished
 
 CRASH = {"exitCode": 1, "reason": "Error", "message": "INFO starting\nValueError: Quantization method is not supported"}
@@ -506,3 +508,33 @@ async def test_a_refusal_of_the_api_server_is_a_condition():
         again = await reconcile(KEY, world)
     assert again == 60
     assert (world.said("Running")[:2], world.said("Stalled")[0]) == (("False", "Refused"), "True")
+
+
+def test_an_expert_takes_its_model_from_the_job_and_keeps_it_when_the_job_is_gone():
+    expert = Expert.model_validate(
+        {
+            "metadata": {"name": "small", "namespace": "team"},
+            "spec": {
+                "type": "Model",
+                "sourceRef": {"kind": "QuantizeJob", "name": "small"},
+                "inferenceServiceRef": {"name": "qwen"},
+            },
+        }
+    )
+    run = {"number": 3, "digest": "d", "outcome": "Succeeded", "chosenMethod": "AWQ", "artifact": artifact("AWQ")}
+    figures = {"perplexityBefore": "20", "perplexityAfter": "20.2", "increasePercent": "1.00", "verdict": "Passed"}
+    status = {"run": run, "artifact": run["artifact"], "artifactRun": 3, "chosenMethod": "AWQ"}
+    job = quantizejob(status=status | {"attempts": [{"method": "AWQ"} | figures]})
+
+    found = of_job(expert, expert.spec.source_ref, job)
+
+    assert found.resolved.uri == "pvc://models/small/small-awq"
+    assert found.resolved.engine_name == "qwen"
+    assert (found.lineage.quantize_job, found.lineage.fine_tune_job, found.lineage.run) == ("small", None, 3)
+    assert found.evaluation.gate == "Passed"
+    assert [(m.name, m.value) for m in found.evaluation.metrics][1] == ("perplexity", "20.2")
+    known = {"resolved": found.resolved, "lineage": found.lineage}
+    later = expert.model_copy(update={"status": expert.status.model_copy(update=known)})
+    assert of_job(later, expert.spec.source_ref, None).resolved == found.resolved
+    missing = of_job(expert, expert.spec.source_ref, None).condition
+    assert (missing.reason, "no QuantizeJob 'small'" in missing.message) == ("SourceNotFound", True)

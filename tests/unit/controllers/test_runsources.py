@@ -157,6 +157,23 @@ async def test_an_expert_that_is_a_services_own_model_is_its_files():
     assert (world.status.run.base.uri, world.status.run.base.adapter) == ("pvc://models/whole", None)
 
 
+async def test_an_expert_of_a_quantized_model_is_that_model():
+    world = after_expert()
+    small = {"uri": "pvc://models/small/x", "base": "pvc://models/base", "engineName": "qwen"}
+    made = {"type": "Model", "sourceRef": {"kind": "QuantizeJob", "name": "small"}}
+    world.cluster.put(expert(made, resolved=small))
+    await world.settle()
+    assert (world.status.run.base.uri, world.status.run.base.adapter) == ("pvc://models/small/x", None)
+
+
+async def test_an_adapter_of_a_folder_goes_on_upon_its_base():
+    world = after_expert()
+    folder = {"type": "Adapter", "artifact": {"uri": ARTIFACT["uri"]}}
+    world.cluster.put(expert(folder, resolved=RESOLVED))
+    await world.settle()
+    assert (world.status.run.base.uri, world.status.run.base.adapter) == ("hf://org/m", ARTIFACT["uri"])
+
+
 @pytest.mark.parametrize(("there", "reason"), [(None, "SourceNotFound"), (expert(), "SourceNotComplete")])
 async def test_an_expert_that_has_nothing_yet_is_waited_for(there, reason):
     world = after_expert()
