@@ -43,7 +43,7 @@ FROM customers c
 LEFT JOIN orders o ON o.customer_id = c.id
 GROUP BY c.id;"""
 SCREENS = {
-    "router-page.png": {"width": 1100, "height": 800, "dark": False},
+    "router-page.png": {"width": 1100, "height": 840, "dark": False},
     "router-page-phone.png": {"width": 390, "height": 844, "dark": True},
 }
 

@@ -68,6 +68,7 @@ async def test_what_is_typed_is_answered_piece_by_piece_and_it_says_who_answers_
         assert await tab.text("#scores .won .name") == "poetry"
         assert await tab.run("document.querySelector('#scores .won meter').value") == pytest.approx(0.67)
         assert await tab.text("#scores .won .parts") == "keywords 0.67"
+        assert await tab.text("#scores :not(.won) .parts") == "below its threshold, 0.50"
         await tab.until("document.getElementById('stop').disabled")
         assert await tab.text("#problem") == ""
 

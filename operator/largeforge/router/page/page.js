@@ -46,7 +46,7 @@ function showExperts(list) {
   const known = list.data.filter((model) => model.id !== "auto");
   const unready = list.largeforge?.unready ?? [];
   $("model").replaceChildren(...[{ id: "auto" }, ...known].map((model) => {
-    const option = element("option", model.id === "auto" ? "auto: by content" : model.id);
+    const option = element("option", model.id);
     option.value = model.id;
     option.selected = model.id === pinned;
     return option;
@@ -85,8 +85,9 @@ function showRoute(route) {
     bar.value = each.score;
     bar.textContent = each.score.toFixed(2);
     item.append(element("span", each.expert, "name"), bar, element("span", each.score.toFixed(2), "number"));
-    const parts = Object.entries(each.parts ?? {}).filter(([, value]) => value);
-    if (parts.length) item.append(element("span", parts.map(([part, value]) => `${part} ${value.toFixed(2)}`).join(", "), "parts"));
+    const parts = Object.entries(each.parts).filter(([, value]) => value).map(([part, value]) => `${part} ${value.toFixed(2)}`);
+    if (each.score < each.threshold) parts.push(`below its threshold, ${each.threshold.toFixed(2)}`);
+    item.append(element("span", parts.join(", "), "parts"));
     return item;
   }));
   const ignored = (route.ignored ?? []).map((each) => element("li", `${each.expert ?? each.part}: ${each.why}`));
