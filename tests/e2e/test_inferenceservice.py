@@ -250,7 +250,7 @@ def made_up() -> Manifest:
         (
             {"model": {"uri": f"pvc://{CLAIM}/{MODEL_FOLDER}"}, "engine": {"extraArgs": {"hf-overrides": "{"}}},
             "BadArgument",
-            "--hf-overrides",
+            "hf_overrides",
         ),
         (
             {"engine": {"extraArgs": {"max-num-seq": "8"}}},

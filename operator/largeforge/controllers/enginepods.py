@@ -11,7 +11,7 @@ from typing import Any
 
 from largeforge.api.names import Reason
 from largeforge.api.redact import redact
-from largeforge.controllers.enginewords import reason_of
+from largeforge.controllers.enginewords import reason_of, sentence_of
 from largeforge.controllers.podstate import Problem, has_condition, problem
 from largeforge.kube.cluster import Manifest
 from largeforge.resources.serving import CONTAINER
@@ -124,6 +124,8 @@ def _ran_long(ended: dict[str, Any]) -> bool:
 
 def last_words(log: str) -> str:
     """The line of an engine's log that names the cause, with what explains it, else its end; redacted, and bounded."""
+    if (sentence := sentence_of(log)) is not None:
+        return sentence
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [i for i, line in enumerate(lines) if _ERROR_LINE.search(line)]
     telling = [i for i in errors if not any(empty in lines[i] for empty in _EMPTY_WORDS)]

@@ -45,10 +45,21 @@ _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
         Reason.BAD_ARGUMENT,
         re.compile(
             r"\w: error: |User-specified max_model_len|validation errors? for \w+(Config|Args)|must be divisible"
+            r"|invalid (tool call|reasoning) parser|Unknown quantization method"
         ),
     ),
 )
 """The first that is found holds: a wrong model is told by vLLM as a wrong argument, too."""
+
+_ARCHITECTURES = re.compile(r"(?:'\w+', ){8}'\w+'\]\) \[type=value_error")
+"""The end of vLLM's list of all that it supports: it is longer than what the kubelet keeps of a log, so that nothing of
+the sentence before it is left."""
+NO_SUCH_ARCHITECTURE = "Model architectures are not supported by this vLLM: see architectures in config.json"
+
+
+def sentence_of(log: str) -> str | None:
+    """What *log* says where the words themselves are cut off; None where they are not."""
+    return NO_SUCH_ARCHITECTURE if _ARCHITECTURES.search(log) else None
 
 
 def reason_of(words: str) -> str:

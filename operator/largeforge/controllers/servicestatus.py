@@ -216,10 +216,20 @@ def _held_up(service: InferenceService, observed: Observed, verdict: Verdict, co
     return next(_pod_problems(service, observed), Problem(Reason.RECONCILING, some))
 
 
+def _about_model(service: InferenceService, problem: Problem) -> str:
+    """What the engine's own words leave out."""
+    model = service.status.model
+    if problem.reason != Reason.UNSUPPORTED_ARCHITECTURE or model is None or not model.architecture:
+        return ""
+    return f" ({model.architecture})"
+
+
 def _pod_problems(service: InferenceService, observed: Observed) -> Iterator[Problem]:
     for pod in observed.pods:
         if pod.problem is not None:
-            yield Problem(pod.problem.reason, f"pod {pod.name}: {pod.problem.message}")
+            yield Problem(
+                pod.problem.reason, f"pod {pod.name}: {pod.problem.message}{_about_model(service, pod.problem)}"
+            )
     for pod in observed.pods:
         trouble = trouble_of(observed.results, Call("probe", pod, service.metadata.name))
         if trouble is not None:

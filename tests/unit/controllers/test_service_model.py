@@ -184,8 +184,27 @@ def started(pod, *, after):
         ),
         ("OSError: [Errno 28] No space left on device", "DiskFull"),
         ("huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error.", "HubNotFound"),
+        ("KeyError: 'invalid tool call parser: x (chose from { hermes,llama })'", "BadArgument"),
         ("RuntimeError: something else", "EngineFailed"),
     ],
 )
 def test_an_engines_last_words_have_a_reason(words, reason):
     assert reason_of(words) == reason
+
+
+async def test_an_architecture_is_named_although_the_kubelet_kept_only_the_end_of_vllms_list():
+    """2048 bytes of a log stay; the list of what vLLM 0.32.0 supports has 12,000."""
+    names = ", ".join(f"'Some{number}ForCausalLM'" for number in range(100))
+    log = (
+        f"ssionLM', {names}]) [type=value_error, input_value=ArgsKwargs((), {{'model': ...}}), input_type=ArgsKwargs]\n"
+        "    For further information visit https://errors.pydantic.dev/2.14/v/value_error\n"
+    )
+    ended = {"exitCode": 1, "reason": "Error", "message": log}
+    world = World(service_manifest())
+    world.cluster.put(
+        pod_manifest(ready=False, container_status={"restartCount": 1, "lastState": {"terminated": ended}})
+    )
+    await world.look()
+    status, reason, message = world.said(world.service(), "Stalled")
+    assert (status, reason) == ("True", "UnsupportedArchitecture")
+    assert message.endswith("not supported by this vLLM: see architectures in config.json (LlamaForCausalLM)")
