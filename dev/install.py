@@ -52,11 +52,14 @@ def chart_values(references: Mapping[str, str], namespaces: list[str], *, hub: s
         repository, tag = split_reference(references[name])
         return {"repository": repository, "tag": tag}
 
+    jobs = {"trainer": "trainer", "engineCpu": "engine-cpu", "quantizer": "quantizer"}
+    if "quantizer-autoawq" in references:  # built only where it is asked for
+        jobs["quantizerAutoawq"] = "quantizer-autoawq"
     return {
         "imagePullPolicy": "Never",
         "operator": {"image": image("operator")},
         "router": {"image": image("router"), "namespaces": namespaces, "service": {"type": "NodePort"}},
-        "images": {"trainer": image("trainer"), "engineCpu": image("engine-cpu"), "quantizer": image("quantizer")},
+        "images": {value: image(name) for value, name in jobs.items()},
         **({"hub": {"endpoint": hub}} if hub else {}),
     }
 
