@@ -19,7 +19,8 @@ from largeforge.router.terms import Floats, Indices, Vocabulary
 FEW = 8
 """Below so many examples an expert, terms are noise beside an embedding, and no lead is clear."""
 TERMS_SHARE = 0.5
-"""Of the terms' kernel beside that of the embeddings."""
+"""Of the terms' kernel beside that of the embeddings, once every expert has `MANY` examples; in proportion below."""
+MANY = 50
 NEAREST_SHARE = 0.5
 """What the nearest example of an expert adds to its score: the better confidence for what fits no expert."""
 Embed = Callable[[Sequence[str]], Floats]
@@ -94,6 +95,11 @@ class Learnt:
     """Whether an expert has fewer than `FEW` examples."""
     taken_by: Indices
     """For each example, in the order of the experts, whose it would be if it had been left out."""
+
+
+def terms_share(fewest: int) -> float:
+    """What the terms' kernel counts beside that of the embeddings, by the examples of the expert with the fewest."""
+    return 0.0 if fewest < FEW else TERMS_SHARE * min(1.0, fewest / MANY)
 
 
 def weighted(vector: tuple[Indices, Floats], weights: Floats) -> Floats:

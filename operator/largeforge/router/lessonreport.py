@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from largeforge.api.routerreport import Overlap, RoutingReport
-from largeforge.router.fit import rows_of
 from largeforge.router.learnt import FEW, Learnt, Lesson
+from largeforge.router.rows import rows_of
 from largeforge.router.text import canonical
 
 MOST_OVERLAPS = 16

@@ -74,11 +74,14 @@ class Vocabulary:
 
     def vector(self, text: str) -> tuple[Indices, Floats]:
         """The indices of the known terms of *text*, and their values; both groups of terms together have length one."""
-        numbers, values = terms(text)
+        return self.of(*terms(text))
+
+    def of(self, numbers: Numbers, counts: Floats) -> tuple[Indices, Floats]:
+        """The same of a text's `terms`."""
         at = np.searchsorted(self.numbers, numbers)
         at[at == len(self.numbers)] = 0
         known = self.numbers[at] == numbers
-        values *= np.where(known, self.weights[at], self.unknown)
+        values = counts * np.where(known, self.weights[at], self.unknown)
         half = int(np.searchsorted(numbers, _WORDS))
         for group in (slice(None, half), slice(half, None)):
             part = values[group]
@@ -86,9 +89,9 @@ class Vocabulary:
         return at[known], values[known]
 
 
-def vocabulary(texts: Sequence[str]) -> Vocabulary:
-    """The vocabulary of *texts*."""
-    every = np.concatenate([terms(text)[0] for text in texts])
+def vocabulary(texts: Sequence[Numbers]) -> Vocabulary:
+    """The vocabulary of texts, of each its distinct terms."""
+    every = np.concatenate(texts)
     numbers, in_texts = np.unique(every, return_counts=True)
     if len(numbers) > MOST_TERMS:
         # The commonest; of equally common ones the lowest, which is any, but always the same.

@@ -7,7 +7,11 @@ import unicodedata
 
 BLOCK_CHARACTERS = 256
 """Of each block; some 64 tokens. A question that is longer says what it is about in them."""
-_BLANK_LINE = re.compile(r"\n[ \t\r]*\n\s*")
+FEWEST_WORDS = 5
+"""Of a block of a longer text; politeness does not count."""
+_REACH = 2 * BLOCK_CHARACTERS
+"""How much of each end of a text is looked at."""
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\s*\n\s*")
 _WORD = re.compile(r"\w+|[^\w\s\ud800-\udfff.,?!;:'\"`’‘“”()-]")
 """A word, or a sign that says something («{», «+», «=»); what only punctuates, or is no character, is left out."""
 
@@ -39,16 +43,32 @@ _LASTS = frozenset(phrase[-1] for phrase in _PHRASES)
 def blocks(text: str) -> tuple[str, ...]:
     """The parts of *text* that are classified, each as `canonical`; none where it has no word.
 
-    One for a text that is short. Of a longer one the first and the last block (a blank line ends one), of each what
-    stands at its outer end: who pastes a page puts the question before it or behind it.
+    One for a text that is short. Of a longer one the first and the last sentence or line: who pastes a page puts the
+    question before it or behind it. One of a few words («Hi Anna,») takes its neighbours in.
     """
     text = text.strip()
-    if len(text) <= BLOCK_CHARACTERS:
-        found = [text]
-    else:
-        parts = _BLANK_LINE.split(text)
-        found = [_beginning(parts[0]), _end(parts[-1])]
+    found = [text] if len(text) <= BLOCK_CHARACTERS else [_first(text[:_REACH]), _last(text[-_REACH:])]
     return tuple(dict.fromkeys(filter(None, map(canonical, found))))
+
+
+def _first(text: str) -> str:
+    """The first sentences or lines of *text*, until they have `FEWEST_WORDS`, but no more than a block."""
+    return _beginning(" ".join(_enough(_SENTENCE_END.split(text))))
+
+
+def _last(text: str) -> str:
+    """The last ones."""
+    return _end(" ".join(_enough(_SENTENCE_END.split(text)[::-1])[::-1]))
+
+
+def _enough(parts: list[str]) -> list[str]:
+    """As many of the first *parts* as have `FEWEST_WORDS` together."""
+    words = 0
+    for count, part in enumerate(parts, start=1):
+        words += len(_impolite(_WORD.findall(part.casefold())))
+        if words >= FEWEST_WORDS:
+            return parts[:count]
+    return parts
 
 
 def canonical(text: str) -> str:
