@@ -19,6 +19,9 @@ FALSE_ABSTENTION = 0.03
 """The share of the examples that may score too little when they are left out."""
 CLEAR_ACCURACY = 0.99
 """Of the examples whose lead is clear, when they are left out; it takes 50 of them to know."""
+MISTAKES_CLEAR = 0.02
+"""Of the left-out examples that go wrong, how many may have a clear lead: experts that are easy to tell say nothing of
+the others."""
 NEVER = 1e9
 """No lead is as large."""
 LOWEST_CUT = 0.05
@@ -81,4 +84,8 @@ def _clear_lead(scores: Matrix, owners: Indices) -> float:
     wrong = np.cumsum((scores.argmax(axis=1) != owners)[order])
     # Half a mistake more than was seen: with few examples none is a proof of nothing.
     sure = np.flatnonzero(wrong + 0.5 <= (1 - CLEAR_ACCURACY) * np.arange(1, len(order) + 1))
-    return float(leads[order[sure[-1]]]) if len(sure) else NEVER
+    if not len(sure):
+        return NEVER
+    mistaken = leads[scores.argmax(axis=1) != owners]
+    seldom = float(np.quantile(mistaken, 1 - MISTAKES_CLEAR, method="higher")) if len(mistaken) else 0.0
+    return max(float(leads[order[sure[-1]]]), seldom)

@@ -15,6 +15,9 @@ from largeforge.router.terms import Floats, Indices, Vocabulary
 LANDMARKS = 768
 """Each expert has its part of them; the generic sentences come on top."""
 
+FEWEST_JUDGED = 100
+"""Examples that are no landmarks, for a calibration by them alone."""
+
 
 def learn(rows: Rows, words: Vocabulary, vectors: Vectors, embeddings: Floats | None) -> Learnt:
     """As `fit.learn`."""
@@ -23,6 +26,8 @@ def learn(rows: Rows, words: Vocabulary, vectors: Vectors, embeddings: Floats | 
     cosines = embeddings @ embeddings[marks].T if embeddings is not None else None
     # A landmark that is left out is still a landmark, and looks too good: the others are judged by.
     others = np.setdiff1d(np.arange(rows.examples), marks)
+    if len(others) < FEWEST_JUDGED:
+        others = np.arange(rows.examples)
     owners = rows.owners[others]
     of_marks = [vectors[mark] for mark in marks]
     duals, scores = _fitted(terms, marks, rows)
