@@ -64,7 +64,14 @@ IMAGES: dict[str, Image] = {
             carries_package=True,
             gigabytes=5.5,
         ),
-        Image(name="engine-cpu", inputs=_with_lock("engine-cpu", "images/torch/requirements.lock"), gigabytes=1.6),
+        Image(
+            name="engine-cpu",
+            inputs=(
+                *_with_lock("engine-cpu", "images/torch/requirements.lock"),
+                "images/engine-cpu/mend_lora.py",
+            ),
+            gigabytes=1.6,
+        ),
         Image(
             name="quantizer",
             inputs=_with_lock("quantizer", "images/torch/requirements.lock"),

@@ -191,6 +191,7 @@ class TestTags:
             ("images/router/requirements.lock", {"router"}),
             ("images/engine-cpu/Dockerfile", {"engine-cpu"}),
             ("images/demo-model/convert.py", {"demo-model"}),
+            ("images/engine-cpu/mend_lora.py", {"engine-cpu"}),
             ("images/trainer/requirements.lock", {"trainer", "demo-model"}),
             (
                 "images/torch/requirements.lock",

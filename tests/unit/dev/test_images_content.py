@@ -223,14 +223,40 @@ def test_pushing_needs_a_registry(registry: str) -> None:
         carry.push(registry)
 
 
-@pytest.fixture(scope="module")
-def copier() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("copy_model", REPO / "images/demo-model/copy_model.py")
+def script(path: str) -> ModuleType:
+    """A program that an image runs while it is built."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, REPO / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+class TestMendLora:
+    MENDED = "images/engine-cpu/mend_lora.py"
+
+    def test_what_is_computed_for_a_token_without_an_adapter_is_taken_away_in_every_function(self) -> None:
+        mend = script(self.MENDED)
+        function = f"def bgmv(inputs, selected_loras, lora_indices_tensor):\n{mend.COMPUTED}    return outputs\n"
+        text = mend.mended(function * mend.PLACES)
+        assert text.count(mend.COMPUTED + mend.TAKEN_AWAY) == mend.PLACES
+
+    @pytest.mark.parametrize("places", [0, 2, 4])
+    def test_a_file_that_is_another_one_fails_the_build(self, places: int) -> None:
+        mend = script(self.MENDED)
+        with pytest.raises(ValueError, match="see whether it still has to be"):
+            mend.mended(mend.COMPUTED * places)
+
+    def test_a_file_that_vllm_has_mended_fails_the_build(self) -> None:
+        mend = script(self.MENDED)
+        with pytest.raises(ValueError, match="see whether it still has to be"):
+            mend.mended((mend.COMPUTED + mend.TAKEN_AWAY) * mend.PLACES)
+
+
+@pytest.fixture(scope="module")
+def copier() -> ModuleType:
+    return script("images/demo-model/copy_model.py")
 
 
 class TestCopyModel:
