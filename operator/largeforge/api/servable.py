@@ -24,10 +24,10 @@ class Servable:
     method: Method
     library: QuantizeEngine
     device: Device
-    lora: bool
-    """Whether adapters can be loaded on top of it."""
+    lora: bool | None
+    """Whether adapters can be loaded on top of it; None where nobody has tried."""
     tried: bool
-    """Whether we ran it; where we did not, nothing is refused, and the evaluation finds out."""
+    """Whether we served it; where we did not, nothing is refused, and the evaluation finds out."""
     note: str = ""
     """What the user should know; for a refusal, why."""
 
@@ -39,12 +39,12 @@ TABLE: tuple[Servable, ...] = (
     Servable("GPTQ", "LLMCompressor", "CPU", lora=True, tried=True),
     Servable("W8A8", "LLMCompressor", "CPU", lora=False, tried=True, note=_NO_START),
     Servable("FP8Dynamic", "LLMCompressor", "CPU", lora=True, tried=True, note="a tenth of the speed of 16 bit"),
-    Servable("AWQ", "AutoAWQ", "CPU", lora=True, tried=True),
-    Servable("AWQ", "LLMCompressor", "GPU", lora=True, tried=False),
-    Servable("GPTQ", "LLMCompressor", "GPU", lora=True, tried=False),
-    Servable("W8A8", "LLMCompressor", "GPU", lora=True, tried=False),
-    Servable("FP8Dynamic", "LLMCompressor", "GPU", lora=True, tried=False),
-    Servable("AWQ", "AutoAWQ", "GPU", lora=True, tried=False),
+    Servable("AWQ", "AutoAWQ", "CPU", lora=None, tried=True),
+    Servable("AWQ", "LLMCompressor", "GPU", lora=None, tried=False),
+    Servable("GPTQ", "LLMCompressor", "GPU", lora=None, tried=False),
+    Servable("W8A8", "LLMCompressor", "GPU", lora=None, tried=False),
+    Servable("FP8Dynamic", "LLMCompressor", "GPU", lora=None, tried=False),
+    Servable("AWQ", "AutoAWQ", "GPU", lora=None, tried=False),
 )
 
 
@@ -60,6 +60,6 @@ def refusal(method: str, library: str, *, on_cpu: bool, with_lora: bool) -> str 
     device = "a CPU" if on_cpu else "a GPU"
     if found is None:
         return f"no engine serves {method} by {library} on {device}; choose another method"
-    if with_lora and not found.lora:
+    if with_lora and found.lora is False:
         return f"{found.note}; choose another method, or serve it by an InferenceService without spec.lora"
     return None

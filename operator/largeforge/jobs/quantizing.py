@@ -145,8 +145,12 @@ def followed(model: Any, tell: Tell) -> Iterator[None]:
 
 
 def copy_tokenizer(base: Base, folder: Path) -> None:
-    """The tokenizer as the model's authors wrote it: the library's own writing changes its class."""
-    names = (*basemodel.TOKENIZER_FILES, "generation_config.json")
+    """The tokenizer as the model's authors wrote it, for the library's own writing changes its class; and the code of a
+    model that brings its own, where that is trusted.
+    """
+    names: tuple[str, ...] = (*basemodel.TOKENIZER_FILES, "generation_config.json")
+    if base.trusted["trust_remote_code"]:
+        names += tuple(path.name for path in base.folder.glob("*.py"))
     artifact.copy_files(names, source=base.folder, to=folder, root=root_of(base))
 
 
