@@ -65,9 +65,19 @@ class Placing:
         proven = [pod for pod in holders or self.ready if self.proven(pod, self.wish)]
         return self.wish if proven and len(proven) >= len(holders) else self.old
 
+    @property
+    def proving(self) -> bool:
+        """Whether a pod has proven a version in this pass."""
+        versions = [version for version in (self.wish, self.old) if version is not None]
+        return any(
+            self._is_asked(pod, version) and self._verdict(pod, version) is None
+            for pod in self.ready
+            for version in versions
+        )
+
     def proven(self, pod: EnginePod, version: Resolved) -> bool:
         """Whether the pod's container has *version* and proved it, in this pass or in an earlier one."""
-        if all(call in self.observed.results for call in self._evidence(pod, version)):
+        if self._is_asked(pod, version):
             return self._verdict(pod, version) is None
         placement = self.expert.status.placement
         if placement is None or placement.engine_name != version.engine_name or self._lost(pod, version):
@@ -158,6 +168,9 @@ class Placing:
             Call("answers", pod, base, turn=2),
             *asked,
         )
+
+    def _is_asked(self, pod: EnginePod, version: Resolved) -> bool:
+        return all(call in self.observed.results for call in self._evidence(pod, version))
 
     def _verdict(self, pod: EnginePod, version: Resolved) -> Trouble | None:
         """What is wrong by the answers of this pass; None where nothing is, or where they are not there."""

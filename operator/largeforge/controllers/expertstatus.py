@@ -9,7 +9,6 @@ from datetime import datetime
 from largeforge.api.expertstatus import ExpertStatus
 from largeforge.api.meta import Condition, condition
 from largeforge.api.names import LOADED, PROBED, READY, RECONCILING, Reason
-from largeforge.controllers.engine import Trouble
 from largeforge.controllers.expertplacement import Placing
 from largeforge.controllers.expertsource import Found, source_text
 from largeforge.controllers.plan import changed
@@ -36,8 +35,7 @@ class Findings:
 
 def status_of(placing: Placing, findings: Findings, *, now: datetime, **fields: object) -> ExpertStatus:
     """The whole status; *fields* are those that the pods have no part in."""
-    found = findings.found
-    expert, observed = placing.expert, placing.observed
+    found, expert = findings.found, placing.expert
     details = [found.condition, findings.fits, findings.loaded or _loaded(placing), _probed(placing)]
     ready = _ready(placing, details)
     conditions = [*details, *([findings.apart] if findings.apart is not None else []), ready]
@@ -46,9 +44,6 @@ def status_of(placing: Placing, findings: Findings, *, now: datetime, **fields: 
     if coming is not None:
         before = expert.status
         conditions.append(coming)
-    answered = any(
-        call.verb in ("probe", "answers") and not isinstance(said, Trouble) for call, said in observed.results.items()
-    )
     return changed(
         before,
         conditions,
@@ -60,7 +55,7 @@ def status_of(placing: Placing, findings: Findings, *, now: datetime, **fields: 
         evaluation=found.evaluation,
         inspection=found.inspection,
         source=source_text(expert, found.lineage),
-        last_probe_time=now if answered else expert.status.last_probe_time,
+        last_probe_time=now if placing.proving else expert.status.last_probe_time,
         **fields,
     )
 

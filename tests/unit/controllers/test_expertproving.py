@@ -111,6 +111,10 @@ async def test_an_adapter_that_is_not_the_trained_one_gets_no_requests(likeliest
     assert said(world, "Ready")[:2] == ("False", reason)
     assert not world.expert().status.placement.pods[0].loaded
     assert again["sql"] == 60
+    before = len(world.cluster.writes)
+    world.wait(60)
+    await world.look("sql")
+    assert len(world.cluster.writes) == before, "what is asked again and is still wrong is written once"
     world.engines.likeliest.clear()
     await world.look("sql")
     assert said(world, "Ready")[:2] == ("True", "Ready")
