@@ -13,16 +13,13 @@ from largeforge.api.names import Reason
 from largeforge.api.quantize import PreparedRecord, QuantizeResult
 from largeforge.api.quantizejob import QuantizeJob
 from largeforge.api.quantizejobstatus import QuantizeRunRecord
-from largeforge.api.redact import redact
 from largeforge.api.uri import HfUri, parse
 from largeforge.controllers.attempts import pods_of
+from largeforge.controllers.enginepods import last_words
 from largeforge.controllers.failures import OUT_OF_MEMORY_CODE, Nature, failure, left_by, lies_in
 from largeforge.kube.cluster import Manifest
 from largeforge.resources.evaluationengine import CONTAINER as ENGINE
 from largeforge.resources.quantizepod import CONTAINER
-
-WORDS_LIMIT = 700
-"""Of the engine's last words; the kubelet keeps 2048 bytes of its log."""
 
 _NATURE = Nature(
     container=CONTAINER,
@@ -30,9 +27,6 @@ _NATURE = Nature(
     memory_remedy="raise spec.compute.resources.limits.memory, or lower spec.calibration.numSamples or maxLength",
 )
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
-_CAUSE = re.compile(r"\b[A-Za-z_][\w.]*(?:Error|Exception): .+")
-_SECOND_HAND = "See root cause above"
-"""How vLLM's front process repeats that its core process has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +121,3 @@ def _engine_failure(ended: dict[str, Any], now: datetime) -> Ending:
     said = last_words(str(ended.get("message", "")))
     message = f"the engine does not load it (exit code {ended.get('exitCode')}): {said or 'it said nothing'}"
     return Ending("UserError", now, cause=ErrorDetail(reason=Reason.ENGINE_FAILED, message=message))
-
-
-def last_words(log: str) -> str:
-    """The cause in the end of an engine's log: the last error that is not a report of another, else the last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    causes = [found[0] for line in lines if (found := _CAUSE.search(line)) and _SECOND_HAND not in line]
-    return redact((causes or lines or [""])[-1], limit=WORDS_LIMIT)

@@ -7,7 +7,6 @@ import pytest
 from largeforge.api.expert import Expert
 from largeforge.api.names import ExitCode
 from largeforge.controllers.expertsource import of_job
-from largeforge.controllers.quantizeattempts import last_words
 from largeforge.controllers.quantizejob import reconcile
 from largeforge.kube.cluster import EVENTS, EXPERTS, PERSISTENTVOLUMECLAIMS
 from tests.unit.fakes import Killed
@@ -187,17 +186,6 @@ async def test_a_source_that_the_engine_does_not_load_ends_the_run():
     await world.settle()
     assert (world.status.phase, world.said("Failed")[1]) == ("Failed", "EngineFailed")
     assert "the source cannot be measured" in world.status.message
-
-
-def test_the_last_words_are_the_cause_and_not_the_report_of_it():
-    log = (
-        "(EngineCore pid=7) ERROR core.py ValueError: Unknown quantization scheme\n"
-        "Traceback (most recent call last):\n"
-        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n"
-    )
-    assert last_words(log) == "ValueError: Unknown quantization scheme"
-    assert last_words("killed by somebody\n") == "killed by somebody"
-    assert last_words("") == ""
 
 
 async def test_a_pod_that_dies_is_followed_by_the_next_attempt_of_the_same_method():
