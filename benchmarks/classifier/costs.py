@@ -58,7 +58,7 @@ def patterns() -> list[Pattern]:
     """20 patterns of one expert, words, phrases and literals."""
     words = [Pattern(f"word{n}", "Word", 1.0) for n in range(10)] + [Pattern("customers", "Word", 1.0)]
     phrases = [Pattern(f"more {word}", "Word", 1.0) for word in ("or less", "than one", "of them", "like it", "often")]
-    literals = [Pattern(text, "Literal", 0.5) for text in ("c++", ".net", "#include", "::")]
+    literals = [Pattern(text, "Literal", 0.5) for text in ("c++", ".net", "#include", "std::")]
     return words + phrases + literals
 
 

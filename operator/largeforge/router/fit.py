@@ -21,6 +21,7 @@ from largeforge.router.rows import (
     weights,
 )
 from largeforge.router.terms import Floats, Vocabulary, terms, vocabulary
+from largeforge.router.twins import Twins, twins
 
 MOST_EXACT = 2000
 """Examples in all; the time grows with their cube. Beyond them the features are fewer than the rows (`wide`)."""
@@ -47,34 +48,42 @@ def _exact(rows: Rows, words: Vocabulary, vectors: Vectors, embeddings: Floats |
     nearest = (likeness if cosines is None else np.maximum(likeness, cosines))[rows.nobody, : rows.examples]
     keep = unlike_examples(rows, nearest)
     rows, vectors, likeness = rows.only(keep), [vectors[i] for i in keep], likeness[np.ix_(keep, keep)]
-    duals, scores = _fitted(likeness, rows)
-    worth = calibrated(scores, rows.owners[: rows.examples], top=1.0)
+    alike = likeness if cosines is None else np.maximum(likeness, cosines[np.ix_(keep, keep)])
+    of_twins = twins(rows, lambda begin, end: alike[begin:end, begin:end])
+    duals, scores = _fitted(likeness, rows, of_twins)
+    worth = calibrated(scores[of_twins.judged], rows.owners[of_twins.judged], top=1.0)
     full = None
     if embeddings is not None and cosines is not None:
         worth = worth.never_clear() if rows.fewest < FEW else worth
-        full, scores = _full(rows, words, vectors, likeness, embeddings[keep], cosines[np.ix_(keep, keep)])
+        full, scores = _full(rows, words, vectors, likeness, embeddings[keep], cosines[np.ix_(keep, keep)], of_twins)
     cheap = Cheap(words, weights(vectors, duals, words), worth)
     return Learnt(rows.experts, cheap, full, rows.fewest < FEW, scores.argmax(axis=1))
 
 
 def _full(  # noqa: PLR0913, PLR0917 - both kinds of features, each with its products
-    rows: Rows, words: Vocabulary, vectors: Vectors, likeness: Matrix, embeddings: Floats, cosines: Matrix
+    rows: Rows,
+    words: Vocabulary,
+    vectors: Vectors,
+    likeness: Matrix,
+    embeddings: Floats,
+    cosines: Matrix,
+    of_twins: Twins,
 ) -> tuple[Full, Matrix]:
     """The full head, and the examples' left-out scores."""
     share = terms_share(rows.fewest)
-    duals, scores = _fitted(share * likeness + radial(cosines), rows)
-    scores += NEAREST_SHARE * _nearest_other(cosines, rows)
+    duals, scores = _fitted(share * likeness + radial(cosines), rows, of_twins)
+    scores += NEAREST_SHARE * _nearest_other(cosines, rows, of_twins)
     return Full(
         words=words,
         weights=weights(vectors, share * duals, words) if share else np.zeros((0, 0), dtype=np.float32),
         rows=np.ascontiguousarray(embeddings, dtype=np.float32),
         duals=duals.astype(np.float32),
         starts=rows.starts,
-        worth=calibrated(scores, rows.owners[: rows.examples], top=1 + NEAREST_SHARE),
+        worth=calibrated(scores[of_twins.judged], rows.owners[of_twins.judged], top=1 + NEAREST_SHARE),
     ), scores
 
 
-def _fitted(kernel: Matrix, rows: Rows) -> tuple[Matrix, Matrix]:
+def _fitted(kernel: Matrix, rows: Rows, of_twins: Twins) -> tuple[Matrix, Matrix]:
     """The coefficients, and the examples' left-out scores."""
     targets = targets_of(rows)
     negative = np.flatnonzero(rows.owners < NOBODY)
@@ -84,13 +93,14 @@ def _fitted(kernel: Matrix, rows: Rows) -> tuple[Matrix, Matrix]:
         found = coefficients(kernel[np.ix_(others, others)], targets[others])
         targets[negative] = kernel[np.ix_(negative, others)] @ found
         targets[negative, -2 - rows.owners[negative]] = NEGATIVE
-    duals, scores = left_out(kernel, targets)
+    duals, scores = left_out(kernel, targets, of_twins.groups)
     return duals, scores[: rows.examples]
 
 
-def _nearest_other(cosines: Matrix, rows: Rows) -> Matrix:
-    """For each example its likeness to the nearest other one of each expert; 0 where there is no other."""
+def _nearest_other(cosines: Matrix, rows: Rows, of_twins: Twins) -> Matrix:
+    """For each example its likeness to the nearest one of each expert that is no twin; 0 where there is none."""
     among = cosines[: rows.examples, : rows.examples].copy()
-    np.fill_diagonal(among, -np.inf)
+    groups = of_twins.groups[: rows.examples]
+    among[groups[:, None] == groups] = -np.inf
     nearest = np.maximum.reduceat(among, rows.starts[:-1], axis=1)
     return np.where(np.isfinite(nearest), nearest, 0.0)

@@ -33,11 +33,21 @@ def coefficients(kernel: Matrix, targets: Matrix) -> Matrix:
     return np.asarray(np.linalg.solve(kernel + RIDGE * np.eye(len(kernel)), targets), dtype=np.float64)
 
 
-def left_out(kernel: Matrix, targets: Matrix) -> tuple[Matrix, Matrix]:
-    """The coefficients, and what each row would score if it were left out."""
+def left_out(kernel: Matrix, targets: Matrix, groups: Indices) -> tuple[Matrix, Matrix]:
+    """The coefficients, and what each row would score if it were left out with its group."""
     inverse = np.linalg.inv(kernel + RIDGE * np.eye(len(kernel)))
     found = inverse @ targets
-    return found, targets - found / np.diag(inverse)[:, None]
+    scores = targets - found / np.diag(inverse)[:, None]
+    for group in together(groups):
+        scores[group] = targets[group] - np.linalg.solve(inverse[np.ix_(group, group)], found[group])
+    return found, scores
+
+
+def together(groups: Indices) -> list[Indices]:
+    """The rows of each group that has more than one."""
+    order = np.argsort(groups, kind="stable")
+    bounds = np.flatnonzero(np.diff(groups[order])) + 1
+    return [group for group in np.split(order, bounds) if len(group) > 1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,15 @@ A text is scored in the same way as with few examples, so nothing else knows of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from largeforge.router.learnt import FEW, NEAREST_SHARE, Cheap, Full, Learnt, radial, terms_share
-from largeforge.router.ridge import RIDGE, Matrix, calibrated
+from largeforge.router.ridge import RIDGE, Matrix, calibrated, together
 from largeforge.router.rows import NEGATIVE, NOBODY, Rows, Vectors, products, targets_of, weights
 from largeforge.router.terms import Floats, Indices, Vocabulary
+from largeforge.router.twins import twins
 
 LANDMARKS = 768
 """Each expert has its part of them; the generic sentences come on top."""
@@ -24,19 +27,21 @@ def learn(rows: Rows, words: Vocabulary, vectors: Vectors, embeddings: Floats | 
     marks, starts = _landmarks(rows)
     terms = products(vectors, marks)
     cosines = embeddings @ embeddings[marks].T if embeddings is not None else None
-    # A landmark that is left out is still a landmark, and looks too good: the others are judged by.
-    others = np.setdiff1d(np.arange(rows.examples), marks)
+    of_twins = twins(rows, _likeness(vectors, embeddings))
+    # A landmark that is left out is still a landmark, and looks too good, as do its twins: the others are judged by.
+    others = np.flatnonzero(~np.isin(of_twins.groups[: rows.examples], of_twins.groups[marks]))
+    others = np.intersect1d(others, of_twins.judged)
     if len(others) < FEWEST_JUDGED:
         others = np.arange(rows.examples)
     owners = rows.owners[others]
     of_marks = [vectors[mark] for mark in marks]
-    duals, scores = _fitted(terms, marks, rows)
+    duals, scores = _fitted(terms, marks, rows, of_twins.groups)
     cheap = Cheap(words, weights(of_marks, duals, words), calibrated(scores[others], owners, top=1.0))
     full = None
     if embeddings is not None and cosines is not None:
         share = terms_share(rows.fewest)
-        duals, scores = _fitted(np.float32(share) * terms + radial(cosines), marks, rows)
-        scores += NEAREST_SHARE * _nearest_other(cosines, marks, starts, rows.examples)
+        duals, scores = _fitted(np.float32(share) * terms + radial(cosines), marks, rows, of_twins.groups)
+        scores += NEAREST_SHARE * _nearest_other(cosines, marks, starts, of_twins.groups[: rows.examples])
         full = Full(
             words=words,
             weights=weights(of_marks, share * duals, words),
@@ -48,7 +53,20 @@ def learn(rows: Rows, words: Vocabulary, vectors: Vectors, embeddings: Floats | 
     return Learnt(rows.experts, cheap, full, rows.fewest < FEW, scores.argmax(axis=1))
 
 
-def _fitted(features: Floats, marks: Indices, rows: Rows) -> tuple[Matrix, Matrix]:
+def _likeness(vectors: Vectors, embeddings: Floats | None) -> Callable[[int, int], Floats]:
+    """The likeness of some rows to each other."""
+
+    def alike(begin: int, end: int) -> Floats:
+        by_terms = products(vectors[begin:end], np.arange(end - begin))
+        if embeddings is None:
+            return by_terms
+        found: Floats = np.maximum(by_terms, embeddings[begin:end] @ embeddings[begin:end].T)
+        return found
+
+    return alike
+
+
+def _fitted(features: Floats, marks: Indices, rows: Rows, groups: Indices) -> tuple[Matrix, Matrix]:
     """What each landmark says of each expert, and the examples' left-out scores."""
     targets = targets_of(rows).astype(np.float32)
     among = features[marks].astype(np.float64)
@@ -62,9 +80,14 @@ def _fitted(features: Floats, marks: Indices, rows: Rows) -> tuple[Matrix, Matri
         targets[negative, -2 - rows.owners[negative]] = NEGATIVE
     found: Matrix = inverse @ (features.T @ targets)
     mine, goal = features[: rows.examples], targets[: rows.examples]
-    # How much each row decides of its own score.
-    influence = np.einsum("ij,ij->i", mine @ inverse.astype(np.float32), mine)[:, None]
-    scores: Matrix = goal - (goal - mine @ found) / np.maximum(1 - influence, 0.01)
+    # How much each row decides of its own score, and of those of its twins.
+    through = mine @ inverse.astype(np.float32)
+    missed = goal - mine @ found
+    scores: Matrix = goal - missed / np.maximum(1 - np.einsum("ij,ij->i", through, mine)[:, None], 0.01)
+    for group in together(groups[: rows.examples]):
+        shared = (through[group] @ mine[group].T).astype(np.float64)
+        rest = 1.01 * np.eye(len(group)) - shared  # a little more than nothing, as above
+        scores[group] = goal[group] - np.linalg.solve(rest, missed[group])
     return found, scores
 
 
@@ -79,8 +102,7 @@ def _landmarks(rows: Rows) -> tuple[Indices, Indices]:
     return np.concatenate([*chosen, rows.nobody]), starts
 
 
-def _nearest_other(cosines: Floats, marks: Indices, starts: Indices, examples: int) -> Floats:
-    """For each example its likeness to the nearest landmark of each expert that is not itself."""
-    among = cosines[:examples, : starts[-1]].copy()
-    among[marks[: starts[-1]], np.arange(starts[-1])] = -1.0
+def _nearest_other(cosines: Floats, marks: Indices, starts: Indices, groups: Indices) -> Floats:
+    """For each example its likeness to the nearest landmark of each expert that is neither itself nor a twin."""
+    among = np.where(groups[:, None] == groups[marks[: starts[-1]]], -1.0, cosines[: len(groups), : starts[-1]])
     return np.maximum.reduceat(among, starts[:-1], axis=1)

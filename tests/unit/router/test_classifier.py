@@ -41,7 +41,7 @@ BOTH = [expert("sql", *SQL), expert("cooking", *COOKING)]
         ("count the rows of a table for each customer", "sql"),
         ("How long do I roast onions for a sauce?", "cooking"),
         ("WHICH FLOUR FOR BREAD", "cooking"),
-        ("what is the capital of France", None),
+        ("my train is late again", None),
         ("", None),
         ("?!", None),
     ],

@@ -116,6 +116,30 @@ def test_the_larger_method_decides_nearly_as_the_smaller(classifier, embed, rows
     assert sum(same) / len(same) > 0.9
 
 
+@pytest.mark.parametrize("most_exact", [2000, 50])
+def test_examples_that_are_there_nearly_twice_change_little(classifier, embed, rows, monkeypatch, most_exact: int):
+    monkeypatch.setattr(fit, "MOST_EXACT", most_exact)
+
+    def twice(text: str) -> tuple[str, str]:
+        return text, labelled.misspelt(text, labelled.Draw(text))
+
+    doubled = [
+        ExpertText(name, (), tuple(each for text in examples for each in twice(text)))
+        for name, (examples, _) in rows.items()
+    ]
+    found = learn(doubled, embed)
+    count = len(questions(rows))
+
+    def tell(one: Classifier) -> tuple[float, float]:
+        choices = [(name, one.decide([text], embed=embed)) for name, (_, tests) in rows.items() for text in tests]
+        right = sum(choice.ranked()[0] == name for name, choice in choices)
+        return right / count, sum(choice.expert is None for _, choice in choices) / count
+
+    (right, nobodys), (right_before, nobodys_before) = tell(found), tell(classifier)
+    assert right >= right_before - 0.03
+    assert nobodys <= nobodys_before + 0.05
+
+
 def test_both_methods_heed_negative_examples(monkeypatch):
     text = "a table for two at eight"
     for most in (2000, 5):
