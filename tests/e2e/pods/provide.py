@@ -2,7 +2,7 @@
 
 Usage: provide.py ROOT BASE ROWS. ROOT is the claim's mount and is emptied; BASE a model whose tokenizer is taken; ROWS
 a file of rows. Afterwards ROOT has a model of two layers that knows nothing (`tiny`), and the repositories of the
-tests' hub (`hub`, in the form of tests/hub.py).
+tests' hub (`hub`, in the form of tests/hub.py); `served` in it is BASE, which an engine can serve.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def main(root: Path, base: Path, rows: Path) -> None:
     make_model(root / "tiny", base)
     for name in ("open", "private"):
         shutil.copytree(root / "tiny", root / "hub" / "models" / "tests" / name / "main")
+    shutil.copytree(base, root / "hub" / "models" / "tests" / "served" / "main")
     (root / "hub" / "models" / "tests" / "private" / "hub.json").write_text(json.dumps({"token": TOKEN}))
     data = root / "hub" / "datasets" / "tests" / "rows" / "main"
     data.mkdir(parents=True)
