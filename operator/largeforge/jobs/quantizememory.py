@@ -9,7 +9,7 @@ from largeforge.api.quantize import MethodSettings
 from largeforge.jobs.quantizeerrors import GPU_MEMORY_REMEDY, MEMORY_REMEDY, TooLargeError
 from largeforge.jobs.quantizescheme import Shape
 
-LIBRARIES = 800_000_000
+LIBRARIES = 1_000_000_000
 """torch, transformers and llm-compressor themselves."""
 _HALF = 2
 """Bytes of a weight or an activation in 16 bit."""
@@ -55,8 +55,8 @@ def need(settings: MethodSettings, shape: Shape, text: Text) -> Need:
     logits = (_HALF + _SINGLE) * text.longest * text.vocabulary
     work = 0
     if settings.method == "AWQ":
-        # The inputs of attention, of the MLP and of its last layer, and their outputs with and without quantization.
-        work = _HALF * text.tokens * (3 * shape.hidden + 2 * widest)
+        # The inputs of attention, of the MLP and of its last layer, and the outputs with and without quantization.
+        work = _HALF * text.tokens * (4 * shape.hidden + widest)
     elif settings.method == "GPTQ":
         # A Hessian for each layer of a block, and three more of the widest while it is inverted.
         work = _SINGLE * (sum(layer.inputs**2 for layer in block) + 3 * widest**2)

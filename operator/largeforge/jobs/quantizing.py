@@ -98,15 +98,20 @@ def load(base: Base) -> Any:
 
 
 def batches(samples: Sequence[Sequence[int]]) -> Any:
-    """The samples as they are, each a batch: nothing is padded, cut or shuffled any more."""
+    """The samples as they are, each a batch: nothing is padded, cut or shuffled any more.
+
+    The longest comes first, so that memory that does not suffice is known at once; it is the library's own order.
+    """
     import torch
+
+    ordered = sorted(samples, key=len, reverse=True)
 
     class Samples(torch.utils.data.Dataset):  # type: ignore[misc]
         def __len__(self) -> int:
-            return len(samples)
+            return len(ordered)
 
         def __getitem__(self, index: int) -> dict[str, Any]:
-            ids = torch.tensor(samples[index], dtype=torch.long)
+            ids = torch.tensor(ordered[index], dtype=torch.long)
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     return torch.utils.data.DataLoader(Samples(), batch_size=1, shuffle=False)
