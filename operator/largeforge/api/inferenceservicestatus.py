@@ -45,7 +45,7 @@ class Warmup(Model):
     start_seconds: int | None = None
     """Seconds from the start of the newest container to its readiness."""
     cold_start_seconds: int | None = None
-    """The same of the first container of this pod template: what `cache` saves is the difference."""
+    """The same of the first container that served this model: what `cache` saves is the difference."""
     container_id: Annotated[str, Field(max_length=256)] = Field(default="", alias="containerID")
     """The container that was measured."""
 

@@ -145,27 +145,28 @@ def _model(service: InferenceService, verdict: Verdict) -> ServedModelStatus | N
 
 
 def to_measure(service: InferenceService, observed: Observed) -> EnginePod | None:
-    """The pod for the measured request: once Ready is written, and none of those that answered was measured."""
+    """The pod for the measured request: once all is Ready and written, and none of those that answered was measured."""
     answered = [pod for pod in observed.pods if pod.ready and proven(service, observed, pod)]
     measured = service.status.warmup.container_id if service.status.warmup is not None else None
-    if not answered or not is_true(service.status.conditions, READY):
+    conditions = service.status.conditions
+    if not answered or not is_true(conditions, READY) or any(is_true(conditions, k) for k in (RECONCILING, STALLED)):
         return None
     return None if any(pod.container_id == measured for pod in answered) else answered[0]
 
 
 def _warmup(service: InferenceService, observed: Observed, verdict: Verdict) -> Warmup | None:
-    """What was measured in this pass, else before."""
-    before = service.status.warmup
+    """What was measured in this pass, else before; nothing where another model is served from now on."""
+    before, seen = service.status.warmup, service.status.model
+    if seen is not None and verdict.source is not None and seen.uri != verdict.source.uri:
+        return None
     for call, outcome in observed.results.items():
         if call.verb != "measure" or not isinstance(outcome, Measured):
             continue
-        seen, now = service.status.model, verdict.source
-        same = before is not None and seen is not None and now is not None and seen.uri == now.uri
         return Warmup(
             ttft_ms=outcome.ttft_ms,
             tokens_per_second=f"{outcome.tokens_per_second:.1f}",
             start_seconds=call.pod.start_seconds,
-            cold_start_seconds=before.cold_start_seconds if same and before is not None else call.pod.start_seconds,
+            cold_start_seconds=before.cold_start_seconds if before is not None else call.pod.start_seconds,
             container_id=call.pod.container_id,
         )
     return before
@@ -175,7 +176,8 @@ def _conditions(service: InferenceService, observed: Observed, verdict: Verdict,
     """Ready; Reconciling while replicas are missing; Stalled where a person has to change something."""
     names = [ObjectMeta.model_validate(e["metadata"]) for e in observed.known.experts]
     if (held_by := taken_from(service, names, observed.others)) is not None:
-        return [_not_ready(Problem(Reason.NAME_TAKEN, held_by))]
+        stalled = Condition(type=STALLED, status="True", reason=Reason.NAME_TAKEN, message=held_by)
+        return [_not_ready(Problem(Reason.NAME_TAKEN, held_by)), stalled]
     if count.wanted == 0 and not observed.pods:
         return [_not_ready(_nothing_wanted(service))]
     if count.complete:

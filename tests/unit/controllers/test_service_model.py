@@ -141,6 +141,23 @@ async def test_one_request_is_measured_after_ready_and_again_of_a_new_container(
     assert len(world.engines.measured) == 2
 
 
+async def test_another_model_starts_the_measuring_anew():
+    world = World(service_manifest())
+    world.cluster.put(started(pod_manifest(), after=41))
+    await world.look()
+    world.edit("inferenceservices", "smol", model={"uri": "pvc://models/other"})
+    await world.look()
+    world.inspect()
+    world.raw("deployments", "smol-engine")["played"] = {"updatedReplicas": 0}
+    await world.look()
+    assert world.service().status.warmup is None
+    assert len(world.engines.measured) == 1  # the old pod is not measured again
+    world.raw("deployments", "smol-engine")["played"] = {"updatedReplicas": 1}
+    world.cluster.put(started(pod_manifest(container="c2"), after=30))
+    await world.look()
+    assert world.service().status.warmup.cold_start_seconds == 30
+
+
 async def test_a_measured_request_that_fails_takes_nothing_down():
     world = World(service_manifest())
     world.cluster.put(pod_manifest())
