@@ -183,6 +183,16 @@ def rolled_out(children: Children, desired: Manifest | None, *, replicas: int) -
     )
 
 
+def scaling_trouble(children: Children) -> str | None:
+    """Why the autoscaler leaves the pods as they are, in its own words; None where nothing keeps it from its work."""
+    for kind, word in ((HORIZONTALPODAUTOSCALERS, "ScalingActive"), (SCALEDOBJECTS, "Ready")):
+        for condition in (children.seen.get(kind) or {}).get("status", {}).get("conditions", []):
+            idle = condition.get("reason") == "ScalingDisabled"  # at 0 pods, as one wants it
+            if condition.get("type") == word and condition.get("status") == "False" and not idle:
+                return f"{KINDS[kind]}: {condition.get('message', '')}"
+    return None
+
+
 def refused_pods(children: Children) -> Sequence[str]:
     """What the API server says of pods that it does not take."""
     conditions = (children.deployment or {}).get("status", {}).get("conditions", [])

@@ -19,7 +19,7 @@ from largeforge.controllers.namesakes import taken_from
 from largeforge.controllers.plan import Event, Plan, changed
 from largeforge.controllers.podstate import Problem
 from largeforge.controllers.rounds import Asked
-from largeforge.controllers.servicechildren import Children, foreign_child, refused_pods
+from largeforge.controllers.servicechildren import Children, foreign_child, refused_pods, scaling_trouble
 from largeforge.controllers.servicejudge import Known, Verdict
 from largeforge.controllers.transitions import turned, without
 from largeforge.kube.cluster import Manifest
@@ -181,7 +181,7 @@ def _conditions(service: InferenceService, observed: Observed, verdict: Verdict,
     if count.wanted == 0 and not observed.pods:
         return [_not_ready(_nothing_wanted(service))]
     if count.complete:
-        said_ready = f"{count.ready} of {count.wanted} replicas answered a generation"
+        said_ready = f"{count.ready} of {count.wanted} replicas answered a generation{_unscaled(observed)}"
         return [Condition(type=READY, status="True", reason=Reason.READY, message=said_ready)]
     held = _held_up(service, observed, verdict, count)
     refused = held == verdict.problem and not verdict.waits
@@ -191,6 +191,12 @@ def _conditions(service: InferenceService, observed: Observed, verdict: Verdict,
         said_ready = f"{count.ready} of {count.wanted} replicas answered a generation; see {kind}"
         return [Condition(type=READY, status="True", reason=Reason.READY, message=said_ready), why]
     return [_not_ready(held), why]
+
+
+def _unscaled(observed: Observed) -> str:
+    """What an autoscaler that does nothing says: the service is none the worse for it, until there is more to do."""
+    trouble = scaling_trouble(observed.children)
+    return f"; {redact(trouble, limit=300)}" if trouble is not None else ""
 
 
 def _not_ready(problem: Problem) -> Condition:

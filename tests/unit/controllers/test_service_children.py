@@ -93,6 +93,22 @@ async def test_an_autoscaler_decides_how_many_pods_are_wanted():
     assert world.said(world.service(), "Ready") == ("True", "Ready", "2 of 2 replicas answered a generation")
 
 
+async def test_an_autoscaler_that_cannot_measure_is_quoted():
+    world = world_of(autoscaling={"maxReplicas": 4})
+    world.cluster.put(pod_manifest())
+    await world.look()
+    world.raw("deployments", NAME)["spec"]["replicas"] = 1
+    said = "the HPA was unable to compute the replica count: no matches for kind"
+    active = {"type": "ScalingActive", "status": "False", "reason": "FailedGetPodsMetric", "message": said}
+    world.raw("horizontalpodautoscalers", NAME)["status"] = {"conditions": [active]}
+    await world.look()
+    ready = f"1 of 1 replicas answered a generation; HorizontalPodAutoscaler: {said}"
+    assert world.said(world.service(), "Ready") == ("True", "Ready", ready)
+    world.raw("horizontalpodautoscalers", NAME)["status"] = {"conditions": [active | {"status": "True"}]}
+    await world.look()
+    assert world.said(world.service(), "Ready")[2] == "1 of 1 replicas answered a generation"
+
+
 async def test_without_autoscaling_the_spec_has_the_number_again():
     world = world_of(autoscaling={"maxReplicas": 4})
     await world.look()
