@@ -12,7 +12,7 @@ stays with its expert until another one wins so. Where nobody does, the fallback
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -139,6 +139,30 @@ class Classifier:
     rules: Mapping[str, Rule]
     """Of those that may be chosen."""
     learnt: Learnt | None = None
+    reach: float = 0.0
+    """`reach_of` the rules."""
+
+    def at_once(self, conversation: Sequence[str]) -> Choice | None:
+        """What `decide` says, without the parts, where the last message's keywords suffice; None where they do not."""
+        if self.learnt is not None or not conversation:
+            return None
+        found = self.matcher.scores(conversation[-1])
+        best, most = None, 0.0
+        for name, score in found.items():
+            rule = self.rules.get(name)
+            if rule is not None and score >= rule.threshold:
+                total = score + PRIORITY_STEP * rule.priority
+                if best is None or total > most or (total == most and name < best):
+                    best, most = name, total
+        if len(conversation) > 1 and (best is None or most <= self._held(found, best)):
+            return None
+        return Choice(best, KEYWORD, found[best], {}) if best is not None else Choice(None, FALLBACK, 0.0, {})
+
+    def _held(self, found: Mapping[str, float], best: str) -> float:
+        """The highest total that an expert but *best* can have when earlier messages count too."""
+        others = [(score, self.rules[name]) for name, score in found.items() if name != best and name in self.rules]
+        totals = (score + rule.stickiness + PRIORITY_STEP * rule.priority for score, rule in others)
+        return max(self.reach, *totals, 0.0)
 
     def decide(self, conversation: Sequence[str], *, embed: Embed | None = None) -> Choice:
         """Who gets a conversation of these user messages, the oldest first; *embed* is asked where it is not clear."""
@@ -235,4 +259,10 @@ def learn(experts: Sequence[ExpertText], embed: Embed | None = None) -> Classifi
         Matcher({expert.name: expert.patterns for expert in experts}),
         {expert.name: expert.rule for expert in experts},
         fit.learn([Lesson(expert.name, expert.examples, expert.negatives) for expert in experts], embed),
+        reach_of(expert.rule for expert in experts),
     )
+
+
+def reach_of(rules: Iterable[Rule]) -> float:
+    """The highest total that an expert can have by earlier messages alone."""
+    return EARLIER_SHARE + max((rule.stickiness + PRIORITY_STEP * rule.priority for rule in rules), default=0.0)

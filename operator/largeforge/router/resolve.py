@@ -75,6 +75,10 @@ def resolve(
     """
     if call.model == AUTO:
         require_decidable(call, operation)
+        texts = call.user_texts(LOOK_BACK + 1)
+        choice = Classifier(view.matcher, view.rules, learnt, view.reach).at_once(texts)
+        if choice is not None:
+            return decided(view, choice, retry_after_seconds=retry_after_seconds)
         found = question(view, call, learnt, retry_after_seconds=retry_after_seconds)
         return found if found.wanted else found.decision({})
     return named(view, call.model, retry_after_seconds=retry_after_seconds)

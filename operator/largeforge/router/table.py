@@ -15,7 +15,7 @@ from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.meta import condition, is_true
 from largeforge.api.names import READY
 from largeforge.router.cards import about, waiting
-from largeforge.router.classifier import Rule
+from largeforge.router.classifier import Rule, reach_of
 from largeforge.router.classify import Matcher, matcher_of
 from largeforge.router.defaults import Additions, additions
 from largeforge.router.endpoints import Endpoint, Pod, by_service, endpoints_of
@@ -66,6 +66,8 @@ class View:
     matcher: Matcher = field(default_factory=lambda: matcher_of(()))
     rules: Mapping[str, Rule] = field(default_factory=dict)
     """Of each Expert that `auto` may choose."""
+    reach: float = 0.0
+    """`classifier.reach_of` these."""
     fallback: Route | None = None
     fallback_unready: str | None = None
     """Why the only fallback experts cannot answer."""
@@ -232,6 +234,7 @@ def _view(found: _Found, matcher: Matcher, hidden: frozenset[str]) -> View:
     unready = {name: why for name, why in found.unready.items() if name not in hidden}
     fallbacks = [expert.metadata.name for expert in found.experts if expert.spec.routing.fallback]
     by_name = {expert.metadata.name: expert for expert in found.experts}
+    rules = {e.metadata.name: rule(e) for e in found.experts if e.metadata.name in routes}
     cards = [
         ModelCard(AUTO, 0),
         *(ModelCard(name, routes[name].created, largeforge=about(by_name.get(name))) for name in sorted(routes)),
@@ -241,7 +244,8 @@ def _view(found: _Found, matcher: Matcher, hidden: frozenset[str]) -> View:
         unready=unready,
         disabled=frozenset(found.disabled - hidden),
         matcher=matcher,
-        rules={e.metadata.name: rule(e) for e in found.experts if e.metadata.name in routes},
+        rules=rules,
+        reach=reach_of(rules.values()),
         fallback=next((routes[name] for name in fallbacks if name in routes), None),
         fallback_unready=next((f"expert '{name}': {unready[name]}" for name in fallbacks if name in unready), None),
         models=model_list(cards, [waiting(by_name[name], unready[name]) for name in sorted(unready)]),

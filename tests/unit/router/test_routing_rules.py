@@ -224,6 +224,23 @@ def test_a_decision_depends_on_the_last_four_messages_alone(messages: list[str])
     )
 
 
+@given(
+    st.lists(st.sampled_from(["an apple", "a banana", "apple banana", "x", ""]), max_size=5),
+    st.lists(
+        st.tuples(st.sampled_from([0.2, 0.5, 1.0, 9.0]), st.sampled_from([0.0, 0.1, 0.6])), min_size=2, max_size=2
+    ),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_short_way_for_keywords_decides_as_the_long_one(messages: list[str], rules: list[tuple[float, float]]):
+    (one, sticky), (two, less) = rules
+    found = learn(
+        [keyword("a", "apple", weight=one, stickiness=sticky), keyword("b", "banana", weight=two, stickiness=less)]
+    )
+    short, long = found.at_once(messages), found.decide(messages)
+    assert short is None or (short.expert, short.reason, short.score) == (long.expert, long.reason, long.score)
+    assert short is not None or len(messages) != 1
+
+
 def test_what_is_said_twice_counts_more_than_once_and_less_than_twice(embed):
     found = learn([expert("sql", *SQL, keywords=("sql",)), expert("cooking", *COOKING)], embed)
     parts = found.decide(["sql: count the orders of each customer"], embed=embed).parts["sql"]
