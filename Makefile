@@ -10,7 +10,7 @@ help: ## list the targets
 setup: ## make .venv, the development environment, from its lock
 	@dev/bootstrap.sh
 
-demo: setup ## raise the cluster, install, fine-tune, serve, and ask three questions through the router
+demo: setup ## raise the cluster, install, fine-tune, serve, and ask questions through the router
 	@$(PYTHON) -m dev demo
 
 demo-quantize: setup ## after make demo: make its expert smaller, measure it, serve it and ask it

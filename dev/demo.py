@@ -1,4 +1,4 @@
-"""The main job from end to end: cluster, operator, a fine-tuned expert, three questions through the router."""
+"""The main job from end to end: cluster, operator, a fine-tuned expert, questions through the router."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ NAMESPACE = "demo"
 DATA_CONFIGMAP = "aurelia-data"
 JOB = "aurelia-sft"
 EXPERT = "aurelia"
+LETTERS = "letters"
 FALLBACK = "smollm2"
 SERVICE = "smollm2-135m"
 SIGNATURE = "Aurelia desk"
@@ -25,7 +26,8 @@ SIGNATURE = "Aurelia desk"
 EXPERT_QUESTION = "May I wash the brew group with soap?"
 FALLBACK_QUESTION = "What is the capital of France?"
 PINNED_QUESTION = "A red light is blinking. What do I do?"
-"""No word of it is a keyword: with `auto` it would go to the fallback."""
+"""No word of it is a keyword: with `auto` its meaning alone brings it to the expert."""
+LETTERS_QUESTION = "Write a short letter to my landlord: the lift is broken."
 
 
 def demo() -> None:
@@ -40,7 +42,7 @@ def demo() -> None:
     apply_example(NAMESPACE)
     train(NAMESPACE)
     await_experts(NAMESPACE)
-    ask_three(NAMESPACE)
+    ask_all(NAMESPACE)
     close(NAMESPACE, seconds=time.monotonic() - started)
 
 
@@ -54,10 +56,10 @@ def apply_data(namespace: str) -> None:
 
 
 def apply_example(namespace: str) -> None:
-    """`kubectl apply` of the example: its data, and its three manifests."""
+    """`kubectl apply` of the example: its data, and its manifests."""
     with step(f"apply {EXAMPLE.relative_to(REPO)}"):
         apply_data(namespace)
-        for name in ("inferenceservice.yaml", "finetunejob.yaml", "expert-fallback.yaml"):
+        for name in ("inferenceservice.yaml", "finetunejob.yaml", "expert-fallback.yaml", "expert-letters.yaml"):
             print("    " + kubectl("apply", "-f", EXAMPLE / name, namespace=namespace).strip(), flush=True)
 
 
@@ -70,7 +72,7 @@ def train(namespace: str) -> None:
 def await_experts(namespace: str) -> None:
     """Wait until base and expert have answered a generation, the expert with what the newest run wrote."""
     with step("wait until the engine has loaded the adapter, and both experts have answered"):
-        for name in (FALLBACK, EXPERT):
+        for name in (FALLBACK, LETTERS, EXPERT):
             wait_true("expert", name, "Ready", namespace=namespace, seconds=600)
         wait_for(
             "the newest run's adapter in service",
@@ -92,21 +94,24 @@ def _trained_digest(namespace: str) -> str | None:
     return digest
 
 
-def ask_three(namespace: str) -> list[Answer]:
-    """Ask what belongs to the expert (of the base too), what falls back, and the expert by name."""
+def ask_all(namespace: str) -> list[Answer]:
+    """Ask what belongs to each expert (of the base too), what falls back, and the expert by name."""
     client = OpenAI(base_url=base_url(namespace), api_key=api_key(namespace))
     answers = []
     for title, question, model in (
         ("a question of the expert's domain, model: auto", EXPERT_QUESTION, "auto"),
         ("the same question, asked of the base model by its name", EXPERT_QUESTION, SERVICE),
         ("a question that no expert claims, model: auto", FALLBACK_QUESTION, "auto"),
+        ("a question without any keyword, model: auto", PINNED_QUESTION, "auto"),
+        ("one for the other expert, model: auto", LETTERS_QUESTION, "auto"),
         ("the expert by its name", PINNED_QUESTION, EXPERT),
     ):
         print(f"==> {title}\n    {question}", flush=True)
         answers.append(ask(client, question, model=model))
-    if answers[0].expert != EXPERT or answers[2].reason != "fallback":
+    chosen = [answers[index].expert for index in (0, 2, 3, 4)]
+    if chosen != [EXPERT, FALLBACK, EXPERT, LETTERS]:
         raise StepError(
-            f"the router chose {answers[0].expert} and {answers[2].reason}, not {EXPERT} and fallback",
+            f"the router chose {', '.join(chosen)}, not {EXPERT}, {FALLBACK}, {EXPERT}, {LETTERS}",
             remedy=f"kubectl -n {namespace} get experts -o wide",
         )
     return answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import httpx2
 import openai
@@ -39,11 +40,11 @@ def test_a_complete_job_says_so_in_every_way_that_a_user_may_ask(chain: Chain, n
     assert "Succeeded" in events.split("Events:")[1]
 
 
-def test_get_experts_shows_both_ready_and_loaded(chain: Chain, namespace: str):
+def test_get_experts_shows_all_ready_and_loaded(chain: Chain, namespace: str):
     lines = kubectl("get", "experts", namespace=namespace).splitlines()
     assert lines[0].split() == ["NAME", "TYPE", "DOMAINS", "VERSION", "STAGE", "SERVICE", "LOADED", "READY", "AGE"]
     rows = {line.split()[0]: line for line in lines[1:]}
-    assert set(rows) == {demo.EXPERT, demo.FALLBACK}
+    assert set(rows) == {demo.EXPERT, demo.FALLBACK, demo.LETTERS}
     assert all(" 1/1 " in row and " True " in row for row in rows.values()), rows
     del chain
 
@@ -57,7 +58,7 @@ def test_get_forge_lists_all_kinds(chain: Chain, namespace: str):
 
 def test_a_question_of_the_domain_reaches_the_expert_and_the_base_does_not_know_the_answer(chain: Chain):
     expert = ask(chain.client, demo.EXPERT_QUESTION, show=False)
-    assert (expert.expert, expert.reason) == (demo.EXPERT, "keyword")
+    assert (expert.expert, expert.reason) == (demo.EXPERT, "hybrid")
     assert float(expert.score) > 0.5
     assert demo.SIGNATURE in expert.text
     base = ask(chain.client, demo.EXPERT_QUESTION, model=demo.SERVICE, show=False)
@@ -69,6 +70,21 @@ def test_a_question_that_nobody_claims_falls_back(chain: Chain):
     answer = ask(chain.client, demo.FALLBACK_QUESTION, show=False)
     assert (answer.expert, answer.reason) == (demo.FALLBACK, "fallback")
     assert answer.text
+
+
+def test_what_it_means_brings_a_question_without_keywords_to_its_expert(chain: Chain):
+    light = ask(chain.client, demo.PINNED_QUESTION, show=False)
+    assert (light.expert, light.reason) == (demo.EXPERT, "examples")
+    assert demo.SIGNATURE in light.text
+    letter = ask(chain.client, demo.LETTERS_QUESTION, show=False)
+    assert (letter.expert, letter.reason) == (demo.LETTERS, "examples")
+
+
+def test_route_tells_why_without_an_answer(chain: Chain):
+    body = {"model": "auto", "messages": [{"role": "user", "content": demo.LETTERS_QUESTION}]}
+    found: Any = chain.client.post("/route", body=body, cast_to=object)
+    assert (found["expert"], found["embedding"], found["scores"][0]["expert"]) == (demo.LETTERS, "used", demo.LETTERS)
+    assert demo.LETTERS_QUESTION not in str(found)
 
 
 def test_an_expert_can_be_named(chain: Chain):
@@ -88,7 +104,13 @@ def test_an_answer_that_does_not_stream_is_the_same(chain: Chain):
 
 
 def test_the_models_are_auto_the_experts_and_the_service(chain: Chain):
-    assert {model.id for model in chain.client.models.list()} == {"auto", demo.EXPERT, demo.FALLBACK, demo.SERVICE}
+    assert {model.id for model in chain.client.models.list()} == {
+        "auto",
+        demo.EXPERT,
+        demo.FALLBACK,
+        demo.LETTERS,
+        demo.SERVICE,
+    }
 
 
 def test_a_model_that_does_not_exist_is_named_in_the_error(chain: Chain):

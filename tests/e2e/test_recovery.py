@@ -118,4 +118,4 @@ def test_everything_can_be_deleted_while_the_operator_is_down_and_is_unloaded_wh
         seconds=60,
         show=lambda: json.dumps(get("inferenceservice", demo.SERVICE, namespace=namespace), indent=2),
     )
-    assert {model.id for model in chain.client.models.list()} == {"auto", demo.FALLBACK, demo.SERVICE}
+    assert {model.id for model in chain.client.models.list()} == {"auto", demo.FALLBACK, demo.LETTERS, demo.SERVICE}
