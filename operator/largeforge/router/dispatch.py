@@ -109,7 +109,7 @@ class Dispatcher:
         self.metrics = metrics
         self.pool = Pool(trust)
         self.gates = Gates(queue_length=settings.queue_length)
-        self.judge = Judge(patience_seconds=settings.embedding_seconds)
+        self.judge = Judge(patience_seconds=settings.embedding_seconds, count=metrics.embedded)
         self.draining = False
         self.table: RouteTable | None = None
         self.connections: Connections[ClientConnection] = Connections(settings.max_connections)

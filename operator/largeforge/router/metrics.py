@@ -105,6 +105,7 @@ class Metrics(Collector):
         self._experts: dict[str, _OfExpert] = {}
         self._faults: dict[tuple[str, str], int] = {}
         self._limited: dict[str, int] = {}
+        self._embeddings: dict[str, int] = {}
         self.in_flight = 0
         self.retries = 0
         self._table_at = clock()
@@ -143,6 +144,10 @@ class Metrics(Collector):
         self.retries += request.attempts > 1
         for fault in request.faults:
             self._faults[expert, fault] = self._faults.get((expert, fault), 0) + 1
+
+    def embedded(self, outcome: str) -> None:
+        """Texts of a request had to be embedded: `used`, or why it was decided without."""
+        self._embeddings[outcome] = self._embeddings.get(outcome, 0) + 1
 
     def limited(self, client: str) -> None:
         """A client had as many requests under way as it may, and got 429 for one more."""
@@ -184,6 +189,12 @@ class Metrics(Collector):
             "Requests that ended, by expert, by the reason it was chosen, and by HTTP status, gone or cut.",
             ("expert", "reason", "code"),
             self._requests,
+        )
+        yield _counter(
+            "largeforge_router_embeddings",
+            "Requests whose text was not clear without an embedding: used, late, busy or failed.",
+            ("outcome",),
+            {(outcome,): count for outcome, count in self._embeddings.items()},
         )
         for name, text, of in (
             (

@@ -20,6 +20,7 @@ FAILED = "none: the model could not embed the text, so examples counted by their
 
 Proceed = Callable[[Mapping[str, Floats], str], Running | None]
 """Goes on with the embeddings, or with none and the cause; may raise an `ApiError`."""
+_OUTCOMES = {"": "used", NO_MODEL: "no_model", BUSY: "busy", LATE: "late", FAILED: "failed"}
 
 
 class Undecided:
@@ -93,16 +94,22 @@ class Undecided:
 class Judge:
     """What is learnt, and where texts are embedded; one for the process."""
 
-    def __init__(self, *, patience_seconds: float) -> None:
+    def __init__(self, *, patience_seconds: float, count: Callable[[str], None] = lambda _: None) -> None:
         self.learnt: Learnt | None = None
         self.queue: EmbedQueue | None = None
         self._patience_seconds = patience_seconds
+        self._count = count
 
     def ask(self, texts: Sequence[str], proceed: Proceed, failed: Callable[[ApiError], None]) -> Running | None:
         """Embed *texts*, then *proceed*; at once where they cannot be embedded now."""
+
+        def counted(embeddings: Mapping[str, Floats], without: str) -> Running | None:
+            self._count(_OUTCOMES[without])
+            return proceed(embeddings, without)
+
         if self.queue is None:
-            return proceed({}, NO_MODEL)
-        waiting = Undecided(proceed, failed)
+            return counted({}, NO_MODEL)
+        waiting = Undecided(counted, failed)
         if waiting.begin(self.queue, texts, seconds=self._patience_seconds):
             return waiting
-        return proceed({}, BUSY)
+        return counted({}, BUSY)

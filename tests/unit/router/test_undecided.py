@@ -89,6 +89,7 @@ async def test_a_text_that_is_not_clear_is_embedded_before_its_request_goes_on(l
     assert (await raw.answer()).status == 200
     assert len(slow.asked) == 1
     assert (await explained(router))["embedding"] == "used"
+    assert router.dispatcher.metrics._embeddings == {"used": 3}
 
 
 async def test_a_request_waits_no_longer_than_it_may_and_route_says_so(lab: Lab, learnt: Any):
@@ -111,6 +112,7 @@ async def test_a_request_does_not_wait_where_too_many_do(lab: Lab, learnt: Any, 
     await until(lambda: slow.asked)
     assert (await router.ask(post(body()))).status == 200
     assert "too many texts wait" in (await explained(router))["embedding"]
+    assert router.dispatcher.metrics._embeddings == {"busy": 2}
     slow.free.set()
     assert (await raw.answer()).status == 200
 
