@@ -1,6 +1,7 @@
 """`python -m largeforge.router.learner`: learn from lessons, beside the router and not in it.
 
-Reads a `Task` as JSON from standard input, writes what was learnt to the task's file, and ends. So learning takes no
+Reads a `Task` as JSON from standard input, writes what was learnt to the task's file and the experts' reports as JSON
+to standard output, and ends. So learning takes no
 time of the event loop, its memory goes when it ends, and what breaks it does not break the router.
 """
 
@@ -17,6 +18,7 @@ from largeforge.router.embedcache import EmbedCache
 from largeforge.router.embedding import EmbeddingError
 from largeforge.router.fit import learn
 from largeforge.router.learnt import Lesson
+from largeforge.router.lessonreport import reports_of
 
 NICE = 10
 EX_UNAVAILABLE = 69
@@ -45,6 +47,8 @@ def main() -> int:
         return EX_UNAVAILABLE
     if learnt is not None:
         learntfile.write(Path(task.output), learnt)
+    reports = {expert: report.manifest() for expert, report in reports_of(task.lessons, learnt).items()}
+    sys.stdout.buffer.write(msgspec.json.encode(reports))
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 
 import msgspec
+from pydantic import TypeAdapter
 
 from largeforge.api.routerreport import RoutingReport
 from largeforge.router import learntfile
@@ -38,6 +39,9 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """The last bits of a product depend on how many threads share it; and streams need the other cores."""
 ARGUMENTS = ("-m", "largeforge.router.learner")
 
+Reports = Mapping[str, RoutingReport]
+_REPORTS: TypeAdapter[Reports] = TypeAdapter(Reports)
+
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +55,7 @@ class Learning:
         self._changed = asyncio.Event()
         self._lessons: tuple[Lesson, ...] = ()
         self._learnt: tuple[Lesson, ...] | None = None
-        self._reports: Mapping[str, RoutingReport] = {}
+        self._reports: Reports = {}
         self._settled = False
         """Whether the first lessons were learnt, or could not be."""
         self._began = monotonic()
@@ -92,8 +96,7 @@ class Learning:
 
     async def _take_over(self, lessons: tuple[Lesson, ...], folder: Path) -> None:
         try:
-            learnt = await self._learn(lessons, folder)
-            reports = await asyncio.to_thread(reports_of, lessons, learnt)
+            learnt, reports = await self._learn(lessons, folder)
             if learnt is not None and learnt.full is not None and self._model is not None and not self._judge.queue:
                 self._judge.queue = EmbedQueue(await asyncio.to_thread(Embedder, self._model))
         except (OSError, LearningError, EmbeddingError, TimeoutError) as error:
@@ -103,42 +106,45 @@ class Learning:
             self._learnt, self._reports, self._judge.learnt = lessons, reports, learnt
         self._settled = True
 
-    async def _learn(self, lessons: tuple[Lesson, ...], folder: Path) -> Learnt | None:
+    async def _learn(self, lessons: tuple[Lesson, ...], folder: Path) -> tuple[Learnt | None, Reports]:
         if not any(lesson.examples for lesson in lessons):
-            return None
+            return None, reports_of(lessons, None)
         output = folder / "learnt"
         cache = str(folder / "embeddings.npz")
         task = Task([*lessons], str(output), str(self._model) if self._model else None, cache)
         began = asyncio.get_running_loop().time()
-        code, said = await _run(await asyncio.to_thread(msgspec.json.encode, task))
-        if code != 0:
-            raise LearningError(f"the learner ended with {code}: {said}")
-        learnt = await asyncio.to_thread(learntfile.read, output)
+        reports = _REPORTS.validate_json(await _run(msgspec.json.encode(task)))
+        if not output.exists():
+            return None, reports  # of all the examples none has a word
+        learnt = learntfile.read(output)
         output.unlink()
         examples = sum(len(lesson.examples) for lesson in lessons)
         took = asyncio.get_running_loop().time() - began
         log.info("learnt from %d examples of %d experts in %.1f s", examples, len(learnt.experts), took)
-        return learnt
+        return learnt, reports
 
 
 class LearningError(Exception):
     """The process that learns has failed."""
 
 
-async def _run(task: bytes) -> tuple[int | None, str]:
-    """The exit code of the learner, and the last that it said."""
+async def _run(task: bytes) -> bytes:
+    """What the learner says; a `LearningError` where it fails."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *ARGUMENTS),
         stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=os.environ | ONE_THREAD,
     )
     try:
         async with asyncio.timeout(MOST_SECONDS):
-            _, said = await process.communicate(task)
+            said, wrong = await process.communicate(task)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-    return process.returncode, " ".join(said.decode(errors="replace").split())[-500:]
+    if process.returncode != 0:
+        last = " ".join(wrong.decode(errors="replace").split())[-500:]
+        raise LearningError(f"the learner ended with {process.returncode}: {last}")
+    return said
