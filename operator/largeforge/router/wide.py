@@ -57,13 +57,23 @@ def _likeness(vectors: Vectors, embeddings: Floats | None) -> Callable[[int, int
     """The likeness of some rows to each other."""
 
     def alike(begin: int, end: int) -> Floats:
-        by_terms = products(vectors[begin:end], np.arange(end - begin))
+        by_terms = _products(vectors[begin:end])
         if embeddings is None:
             return by_terms
         found: Floats = np.maximum(by_terms, embeddings[begin:end] @ embeddings[begin:end].T)
         return found
 
     return alike
+
+
+def _products(vectors: Vectors) -> Floats:
+    """As `rows.products` of each with each, many times faster for some hundreds of texts."""
+    known, columns = np.unique(np.concatenate([at for at, _ in vectors]), return_inverse=True)
+    dense = np.zeros((len(vectors), len(known)), dtype=np.float32)
+    owners = np.repeat(np.arange(len(vectors)), [len(at) for at, _ in vectors])
+    dense[owners, columns] = np.concatenate([values for _, values in vectors])
+    found: Floats = dense @ dense.T
+    return found
 
 
 def _fitted(features: Floats, marks: Indices, rows: Rows, groups: Indices) -> tuple[Matrix, Matrix]:
