@@ -23,7 +23,7 @@ from labelled import Draw, Row
 from picture import draw
 from subjects import Embed, Judge, Memory, Verdict, bag_of_words, largeforge, nearest_example
 
-from largeforge.router.embedding import Embedder
+from largeforge.router.embedding import Embedder, whole_words
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=parts, metavar="PART", help=", ".join(parts))
     options = parser.parse_args()
     model = options.model or embedding.model()
-    embed = Memory(Embedder(model))
+    embed = Memory(Embedder(model), whole_words(model))
     result: dict[str, Any] = {}
     for part in options.only or parts:
         result[part] = parts[part](model, embed) | {"load": round(os.getloadavg()[0], 1)}

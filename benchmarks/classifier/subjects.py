@@ -37,8 +37,9 @@ Judge = Callable[[str], Verdict]
 class Memory:
     """An embedder that remembers, since each round asks for the same texts."""
 
-    def __init__(self, embed: Embed) -> None:
+    def __init__(self, embed: Embed, words: Sequence[str] = ()) -> None:
         self._embed = embed
+        self.words = words
         self.known: dict[str, npt.NDArray[np.float32]] = {}
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -51,7 +52,8 @@ class Memory:
 
 def largeforge(examples: Examples, embed: Embed | None) -> Judge:
     """The router's classifier, asked about conversations of one message."""
-    classifier = learn([ExpertText(name, examples=tuple(texts)) for name, texts in examples.items()], embed)
+    experts = [ExpertText(name, examples=tuple(texts)) for name, texts in examples.items()]
+    classifier = learn(experts, embed, words=getattr(embed, "words", ()))
 
     def judge(text: str) -> Verdict:
         choice = classifier.decide([text], embed=embed)

@@ -12,7 +12,7 @@ stays with its expert until another one wins so. Where nobody does, the fallback
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,6 @@ from largeforge.router.classify import Matcher, Pattern
 from largeforge.router.learnt import Embed, Learnt, Lesson
 from largeforge.router.ridge import lead
 from largeforge.router.terms import Floats
-from largeforge.router.text import blocks
 
 LOOK_BACK = 3
 """User messages before the last one that count."""
@@ -190,7 +189,7 @@ class Classifier:
         learnt = self.learnt
         if learnt is None:
             return _Message(keywords)
-        found = blocks(text)
+        found = learnt.blocks(text)
         if not found:
             return _Message(keywords)
         raw = learnt.cheap.raw(found)
@@ -253,12 +252,12 @@ class Classifier:
         return KEYWORD if by_keywords else EXAMPLES
 
 
-def learn(experts: Sequence[ExpertText], embed: Embed | None = None) -> Classifier:
-    """The classifier of *experts*, learnt here and now."""
+def learn(experts: Sequence[ExpertText], embed: Embed | None = None, *, words: Collection[str] = ()) -> Classifier:
+    """The classifier of *experts*, learnt here and now (`fit.learn`)."""
     return Classifier(
         Matcher({expert.name: expert.patterns for expert in experts}),
         {expert.name: expert.rule for expert in experts},
-        fit.learn([Lesson(expert.name, expert.examples, expert.negatives) for expert in experts], embed),
+        fit.learn([Lesson(expert.name, expert.examples, expert.negatives) for expert in experts], embed, words=words),
         reach_of(expert.rule for expert in experts),
     )
 

@@ -7,6 +7,7 @@ vector wherever it is computed.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def digest(folder: Path) -> str:
         return hashlib.sha256((folder / MODEL).read_bytes() + (folder / TOKENIZER).read_bytes()).hexdigest()
     except OSError as error:
         raise EmbeddingError(f"the embedding model in {folder} cannot be used: {error}") from error
+
+
+def whole_words(folder: Path) -> tuple[str, ...]:
+    """The words that the model's tokenizer knows as a whole."""
+    try:
+        tokens = json.loads((folder / TOKENIZER).read_bytes())["model"]["vocab"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise EmbeddingError(f"the embedding model in {folder} cannot be used: {_line(error)}") from error
+    # Some tokenizers have a map, others pairs with a score; some mark a word's beginning, others what follows it.
+    names = [token if isinstance(token, str) else token[0] for token in tokens]
+    return tuple(name.removeprefix("▁") for name in names if name.removeprefix("▁").isalpha())
 
 
 class Embedder:

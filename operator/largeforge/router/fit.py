@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from largeforge.router.rows import (
     unlike_examples,
     weights,
 )
+from largeforge.router.spelling import spelling
 from largeforge.router.terms import Floats, Vocabulary, terms, vocabulary
 from largeforge.router.twins import Twins, twins
 
@@ -27,18 +29,20 @@ MOST_EXACT = 2000
 """Examples in all; the time grows with their cube. Beyond them the features are fewer than the rows (`wide`)."""
 
 
-def learn(lessons: Sequence[Lesson], embed: Embed | None = None) -> Learnt | None:
-    """What the examples of *lessons* say; by their terms alone without *embed*. None where there is no example."""
+def learn(lessons: Sequence[Lesson], embed: Embed | None = None, *, words: Collection[str] = ()) -> Learnt | None:
+    """What the examples of *lessons* say; by their terms alone without *embed*. None where there is no example.
+
+    *words* are those that a language has; without them typos stay as they are.
+    """
     rows = rows_of(lessons)
     if not rows.experts:
         return None
     found = [terms(text) for text in rows.texts]
-    words = vocabulary([numbers for numbers, _ in found[: rows.examples]])
-    vectors = [words.of(*each) for each in found]
+    known = vocabulary([numbers for numbers, _ in found[: rows.examples]])
+    vectors = [known.of(*each) for each in found]
     embeddings = embed(rows.texts) if embed is not None else None
-    if rows.examples > MOST_EXACT:
-        return wide.learn(rows, words, vectors, embeddings)
-    return _exact(rows, words, vectors, embeddings)
+    method = wide.learn if rows.examples > MOST_EXACT else _exact
+    return replace(method(rows, known, vectors, embeddings), spelling=spelling(rows.texts[: rows.examples], words))
 
 
 def _exact(rows: Rows, words: Vocabulary, vectors: Vectors, embeddings: Floats | None) -> Learnt:

@@ -15,7 +15,7 @@ import msgspec
 
 from largeforge.router import learntfile
 from largeforge.router.embedcache import EmbedCache
-from largeforge.router.embedding import EmbeddingError
+from largeforge.router.embedding import EmbeddingError, whole_words
 from largeforge.router.fit import learn
 from largeforge.router.learnt import Lesson
 from largeforge.router.lessonreport import reports_of
@@ -41,7 +41,7 @@ def main() -> int:
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
     try:
         embed = EmbedCache(Path(task.cache), Path(task.model)) if task.model else None
-        learnt = learn(task.lessons, embed)
+        learnt = learn(task.lessons, embed, words=whole_words(Path(task.model)) if task.model else ())
     except EmbeddingError as error:
         sys.stderr.write(f"{error}\n")
         return EX_UNAVAILABLE

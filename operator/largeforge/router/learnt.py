@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from largeforge.router.ridge import Calibration
+from largeforge.router.spelling import Spelling
 from largeforge.router.terms import Floats, Indices, Vocabulary
+from largeforge.router.text import blocks
 
 FEW = 8
 """Below so many examples an expert, terms are noise beside an embedding, and no lead is clear."""
@@ -95,6 +97,13 @@ class Learnt:
     """Whether an expert has fewer than `FEW` examples."""
     taken_by: Indices
     """For each example, in the order of the experts, whose it would be if it had been left out."""
+    spelling: Spelling | None = None
+    """None where it is not known which words a language has."""
+
+    def blocks(self, text: str) -> tuple[str, ...]:
+        """`text.blocks`, with typos set right."""
+        found = blocks(text)
+        return found if self.spelling is None else tuple(map(self.spelling.corrected, found))
 
 
 def terms_share(fewest: int) -> float:

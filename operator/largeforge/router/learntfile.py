@@ -14,6 +14,7 @@ import numpy as np
 
 from largeforge.router.learnt import Cheap, Full, Learnt
 from largeforge.router.ridge import Calibration
+from largeforge.router.spelling import Spelling
 from largeforge.router.terms import Vocabulary
 
 _ALIGNED = 64
@@ -34,6 +35,8 @@ class _Header(msgspec.Struct):
     cheap_worth: list[float]
     full_worth: list[float] | None
     arrays: dict[str, _Array]
+    spelling: list[str] | None
+    """The words that one may have meant."""
 
 
 def write(path: Path, learnt: Learnt) -> None:
@@ -52,6 +55,7 @@ def write(path: Path, learnt: Learnt) -> None:
             _numbers(learnt.cheap.worth),
             _numbers(learnt.full.worth) if learnt.full else None,
             places,
+            [*learnt.spelling.words] if learnt.spelling else None,
         )
     )
     begin = -(-(_LENGTH + len(header)) // _ALIGNED) * _ALIGNED
@@ -82,8 +86,11 @@ def read(path: Path) -> Learnt:
         full = Full(
             words, array("terms"), array("rows"), array("duals"), array("starts"), Calibration(*header.full_worth)
         )
+    spelling = None
+    if header.spelling is not None:
+        spelling = Spelling(tuple(header.spelling), array("known"), array("parts"), array("owners"))
     cheap = Cheap(words, array("cheap"), Calibration(*header.cheap_worth))
-    return Learnt(tuple(header.experts), cheap, full, header.few, array("taken_by"))
+    return Learnt(tuple(header.experts), cheap, full, header.few, array("taken_by"), spelling)
 
 
 def _arrays(learnt: Learnt) -> dict[str, Any]:
@@ -96,6 +103,8 @@ def _arrays(learnt: Learnt) -> dict[str, Any]:
     }
     if full is not None:
         found |= {"terms": full.weights, "rows": full.rows, "duals": full.duals, "starts": full.starts}
+    if learnt.spelling is not None:
+        found |= {"known": learnt.spelling.known, "parts": learnt.spelling.parts, "owners": learnt.spelling.owners}
     return {name: np.ascontiguousarray(array) for name, array in found.items()}
 
 

@@ -17,7 +17,7 @@ from largeforge.router import embedcache, learner, learning, learntfile
 from largeforge.router.classifier import Classifier, Rule
 from largeforge.router.classify import Matcher
 from largeforge.router.embedcache import EmbedCache
-from largeforge.router.embedding import Embedder
+from largeforge.router.embedding import Embedder, whole_words
 from largeforge.router.fit import learn
 from largeforge.router.learning import Learning
 from largeforge.router.learnt import Lesson
@@ -41,12 +41,13 @@ def raws(learnt: Any, embedder: Embedder):
 
 
 def test_what_was_learnt_is_the_same_after_it_went_through_a_file(embedder: Embedder, tmp_path: Path):
-    made = learn(LESSONS, embedder)
+    made = learn(LESSONS, embedder, words=whole_words(model()))
     learntfile.write(tmp_path / "learnt", made)
     found = learntfile.read(tmp_path / "learnt")
     (tmp_path / "learnt").unlink()
     assert raws(found, embedder) == raws(made, embedder)
     assert (found.experts, found.few, found.taken_by.tolist()) == (made.experts, made.few, made.taken_by.tolist())
+    assert found.blocks("whcih flouur") == made.blocks("whcih flouur") == ("which flour",)
     assert (found.full.worth, found.full.starts.tolist()) == (made.full.worth, made.full.starts.tolist())
     learntfile.write(tmp_path / "cheap", learn(LESSONS))
     assert learntfile.read(tmp_path / "cheap").full is None
@@ -56,7 +57,7 @@ DECIDE = """
 import json, sys
 from pathlib import Path
 from largeforge.router.classifier import ExpertText, learn
-from largeforge.router.embedding import Embedder
+from largeforge.router.embedding import Embedder, whole_words
 experts, texts, model = json.load(sys.stdin)
 embed = Embedder(Path(model))
 found = learn([ExpertText(name, (), tuple(examples)) for name, examples in experts], embed)

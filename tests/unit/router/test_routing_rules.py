@@ -14,7 +14,7 @@ from dev.embedding import model
 from largeforge.router import fit
 from largeforge.router.classifier import Choice, Classifier, ExpertText, Rule, learn
 from largeforge.router.classify import Pattern
-from largeforge.router.embedding import Embedder
+from largeforge.router.embedding import Embedder, whole_words
 from largeforge.router.fit import learn as learn_lessons
 from largeforge.router.learnt import Lesson
 from tests.unit.router.test_classifier import COOKING, SQL, expert
@@ -50,7 +50,8 @@ def rows():
 
 @pytest.fixture(scope="module")
 def classifier(rows, embed):
-    return learn([ExpertText(name, (), tuple(examples)) for name, (examples, _) in rows.items()], embed)
+    experts = [ExpertText(name, (), tuple(examples)) for name, (examples, _) in rows.items()]
+    return learn(experts, embed, words=whole_words(model()))
 
 
 def questions(rows):
@@ -74,6 +75,10 @@ def test_case_changes_nothing(classifier, embed, rows):
 
 def test_politeness_flips_at_most_three_in_a_hundred(classifier, embed, rows):
     assert flips(classifier, embed, rows, lambda text, i: labelled.polite(text, labelled.Draw(f"polite {i}"))) <= 0.03
+
+
+def test_a_typo_seldom_flips_a_decision(classifier, embed, rows):
+    assert flips(classifier, embed, rows, lambda text, i: labelled.misspelt(text, labelled.Draw(f"typo {i}"))) <= 0.08
 
 
 def test_a_duplicate_gets_the_same_answer(classifier, embed, rows):
