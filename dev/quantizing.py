@@ -14,7 +14,7 @@ from dev.steps import StepError, step
 EXAMPLE = REPO / "examples" / "08-quantize"
 JOB = "aurelia-small"
 SECONDS = 2400
-"""For two methods on two processors that have other work; six minutes are usual."""
+"""For two methods on two processors that have other work."""
 
 
 def demo_quantize() -> None:

@@ -91,6 +91,7 @@ def test_the_small_expert_comes_from_the_demos_and_is_served_by_its_own_service(
         expert.inference_service_ref.name,
         expert.name,
     )
+    assert service.metadata.name != expert.name, "both are names at the router"
     assert job.spec.calibration.datasets[0].uri == demo.spec.datasets[0].uri
 
 
