@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -97,7 +98,9 @@ def _timed(call: Callable[[str], object], texts: Sequence[str]) -> dict[str, flo
 
 
 def _child(part: str, *model: Path) -> dict[str, float]:
-    done = subprocess.run([sys.executable, __file__, part, *map(str, model)], check=True, stdout=subprocess.PIPE)
+    argv = [sys.executable, __file__, part, *map(str, model)]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as in the router's image
+    done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, env=environment)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
