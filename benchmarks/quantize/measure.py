@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2)")
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the image has it; for both
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_rows(folder / "rows.jsonl", ROWS)
