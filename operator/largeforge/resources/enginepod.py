@@ -125,7 +125,8 @@ def _hub(service: InferenceService, source: Source, endpoint: str | None) -> dic
     values = {"HF_HUB_CACHE": CACHE_PATH} if service.spec.cache is not None else {}  # as a run's: both may share one
     if not _downloads(service, source):
         return values | {"HF_HUB_OFFLINE": "1"}
-    values |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    # The hub's second transport has hosts of its own, which a mirror does not stand in for.
+    values |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
     return values | ({"HF_ENDPOINT": endpoint} if endpoint else {})
 
 

@@ -100,7 +100,7 @@ async def test_a_repository_is_pinned_to_the_commit_that_was_read():
     assert {"--model=org/model", f"--revision={COMMIT}"} <= set(engine(world)["command"])
     token = next(v for v in engine(world)["env"] if v["name"] == "HF_TOKEN")
     assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token"}
-    assert variables(world)["HF_HUB_OFFLINE"] == "0"
+    assert (variables(world)["HF_HUB_OFFLINE"], variables(world)["HF_HUB_DISABLE_XET"]) == ("0", "1")
     assert world.service().status.model.commit == COMMIT
 
 
