@@ -20,7 +20,6 @@ from largeforge.router.fit import learn
 from largeforge.router.learnt import Lesson
 from largeforge.router.lessonreport import reports_of
 
-NICE = 10
 EX_UNAVAILABLE = 69
 
 
@@ -33,12 +32,13 @@ class Task(msgspec.Struct):
     model: str | None = None
     cache: str = ""
     """The file of embeddings, used where there is a model."""
+    nice: int = 0
 
 
 def main() -> int:
     """Learn; 0 when the file is there or nothing is to be learnt."""
-    os.nice(NICE)
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+    os.nice(task.nice)
     try:
         embed = EmbedCache(Path(task.cache), Path(task.model)) if task.model else None
         learnt = learn(task.lessons, embed, words=whole_words(Path(task.model)) if task.model else ())

@@ -35,6 +35,8 @@ PATIENCE_SECONDS = 60.0
 MOST_SECONDS = 900.0
 """After that a learning is given up; 50,000 examples that are not embedded yet take about 150 s of one core."""
 
+NICE = 10
+"""Of the learner once the router serves: streams go first."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """The last bits of a product depend on how many threads share it; and streams need the other cores."""
 ARGUMENTS = ("-m", "largeforge.router.learner")
@@ -111,7 +113,7 @@ class Learning:
             return None, reports_of(lessons, None)
         output = folder / "learnt"
         cache = str(folder / "embeddings.npz")
-        task = Task([*lessons], str(output), str(self._model) if self._model else None, cache)
+        task = Task([*lessons], str(output), str(self._model) if self._model else None, cache, NICE * self._settled)
         began = asyncio.get_running_loop().time()
         reports = _REPORTS.validate_json(await _run(msgspec.json.encode(task)))
         if not output.exists():
