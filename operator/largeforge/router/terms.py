@@ -46,15 +46,26 @@ def terms(text: str) -> tuple[Numbers, Floats]:
             break
     starts = np.flatnonzero(spaces[:-1]) + 1
     # The position within its word weighs a character, so that equal words are equal wherever they stand.
-    positions = np.arange(1, len(codes)) - np.repeat(starts, np.diff(starts, append=len(codes)))
+    positions = np.arange(1, len(codes)) - np.repeat(starts, _gaps(starts, len(codes)))
     words = np.add.reduceat(codes[1:] * _POWERS[positions], starts - 1)
     found.append(words | _WORDS)
     found.append((words[:-1] * _PAIR + words[1:]) | _WORDS)
     every = np.concatenate(found)
     every.sort()
-    at = np.flatnonzero(np.concatenate(([True], every[1:] != every[:-1])))
-    counts = np.diff(at, append=len(every))
+    new = np.empty(len(every), dtype=np.bool_)
+    new[0] = True
+    np.not_equal(every[1:], every[:-1], out=new[1:])
+    at = new.nonzero()[0]
+    counts = _gaps(at, len(every))
     return every[at], (1 + np.log(counts)).astype(np.float32)
+
+
+def _gaps(starts: Indices, end: int) -> Indices:
+    """From each of *starts* to the next, and from the last to *end*; numpy's own function takes three times as long."""
+    found = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=found[:-1])
+    found[-1] = end - starts[-1]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
