@@ -116,14 +116,15 @@ def disk_used() -> int:
 
 def prune(keep: int = KEEP) -> None:
     """Remove all but the *keep* newest tags of each image from the store, and layers that nothing uses any more."""
-    stored = storage.stored()
-    old = outdated(stored, current=set(_recorded().values()), keep=keep)
-    old += too_large(
-        {reference: stored[reference].layers() for reference in stored if reference not in old}, _recorded()
-    )
-    if old:
-        with step(f"remove {len(old)} old image{'s' if len(old) > 1 else ''}"), _alone():
-            storage.remove(old)
+    with _alone():  # what is looked at may be removed by a build of another checkout otherwise
+        stored = storage.stored()
+        old = outdated(stored, current=set(_recorded().values()), keep=keep)
+        old += too_large(
+            {reference: stored[reference].layers() for reference in stored if reference not in old}, _recorded()
+        )
+        if old:
+            with step(f"remove {len(old)} old image{'s' if len(old) > 1 else ''}"):
+                storage.remove(old)
 
 
 def outdated(stored: Mapping[str, storage.Stored], *, current: set[str], keep: int) -> list[str]:
