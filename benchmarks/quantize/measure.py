@@ -59,7 +59,8 @@ def measured(step: Steps, method: str, prepared: Any, before: float | None) -> d
     """One method by both, ours first."""
     ours = step.ours(method, prepared)
     plain = step.plain(method, prepared)
-    after = step.perplexity(ours.pop("folder"), prepared) if before is not None else None
+    folder = ours.pop("folder")
+    after = step.perplexity(folder, prepared) if before is not None else None
     result = {
         "largeforge": ours,
         "plain": plain,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -71,7 +72,6 @@ class CacheFullError(RunError):
 
 def told_apart(error: BaseException, asked: Asked) -> RunError | None:
     """*error* of huggingface_hub as one of ours, or None for what it is not known for."""
-    import httpx2
     from huggingface_hub import errors
 
     response = getattr(error, "response", None)
@@ -81,7 +81,7 @@ def told_apart(error: BaseException, asked: Asked) -> RunError | None:
         return told_apart(error.__cause__, asked)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return HubUnreachableError(f"{asked.uri}: HF_HUB_OFFLINE is set in this pod; remove it", field=asked.field)
-    if isinstance(error, (httpx2.TransportError, errors.LocalEntryNotFoundError, errors.FileMetadataError)):
+    if isinstance(error, (*_transport_errors(), errors.LocalEntryNotFoundError, errors.FileMetadataError)):
         return HubUnreachableError(
             f"{asked.uri}: the hub cannot be reached ({type(error).__name__}); see hub.endpoint of the chart, and the"
             " network policy of the pod",
@@ -152,3 +152,9 @@ def _not_found(code: str, error: BaseException, asked: Asked) -> RunError:
 def _seconds(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "")
     return float(value) if value.isdigit() else None
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """What the client's transport raises: httpx2 under huggingface_hub 2, httpx under 1, which the quantizer has."""
+    found = (importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name))
+    return tuple(module.TransportError for module in found)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import re
 
@@ -383,3 +384,10 @@ def test_a_disk_that_fills_up_meanwhile_is_told_apart():
     asked = hub.repository(base(), None).asked
     assert huberrors.told_apart(OSError(28, "No space left on device"), asked).reason == "DiskFull"
     assert huberrors.told_apart(KeyError("x"), asked) is None
+
+
+@pytest.mark.parametrize("transport", ["httpx2", "httpx"])
+def test_a_transport_that_fails_is_known_under_either_version_of_the_client(transport):
+    error = importlib.import_module(transport).ConnectError("refused")
+    asked = huberrors.Asked("hf://lab/m", "spec.source.uri", "spec.source", "main", has_token=False)
+    assert huberrors.told_apart(error, asked).reason == "HubUnreachable"
