@@ -18,7 +18,7 @@ from subjects import Memory
 
 from largeforge.router.classifier import ExpertText, learn
 from largeforge.router.classify import Matcher, Pattern
-from largeforge.router.embedding import Embedder
+from largeforge.router.embedding import Embedder, whole_words
 
 REPEATS = 300
 QUESTION = "Which customers bought more than ten items last year, and who of them never came back?"
@@ -35,7 +35,8 @@ def latency(examples: Mapping[str, Sequence[str]], model: Path) -> dict[str, dic
     found: dict[str, dict[str, float]] = {}
     embed = Embedder(model)
     matcher = Matcher({f"expert-{n}": patterns() for n in range(10)})
-    classifier = learn([ExpertText(name, examples=tuple(texts)) for name, texts in examples.items()], embed)
+    experts = [ExpertText(name, examples=tuple(texts)) for name, texts in examples.items()]
+    classifier = learn(experts, embed, words=whole_words(model))
     for length, characters in LENGTHS.items():
         texts = [_text(characters, number) for number in range(32)]
         found[f"keywords, 200 patterns: {length}"] = _timed(matcher.scores, texts)
