@@ -20,7 +20,7 @@ from largeforge.api.quantize import EvaluateConfig, QuantizeResult
 from largeforge.api.quantizejobstatus import EvaluationRecord
 from largeforge.jobs import evaluateengine, prepared, quantizestep
 from largeforge.jobs.progress import Progress, block_line
-from largeforge.jobs.quantizeerrors import EvaluationError
+from largeforge.jobs.quantizeerrors import EvaluationRefusedError
 from largeforge.jobs.quantizestep import say
 from largeforge.jobs.reporter import Reporter, Snapshot
 
@@ -70,7 +70,7 @@ def run(config: EvaluateConfig) -> QuantizeResult:
     finally:
         reporter.close()
     if not math.isfinite(found.perplexity):
-        raise EvaluationError(
+        raise EvaluationRefusedError(
             f"{config.subject}: its perplexity is no number, so its weights are damaged", field=config.field
         )
     return QuantizeResult(
@@ -90,7 +90,7 @@ def measure(windows: Sequence[Sequence[int]], score: Score, reporter: Reporter) 
     for number, window in enumerate(windows, start=1):
         logprobs = score(window)
         if len(logprobs) != len(window) - 1:
-            raise EvaluationError(
+            raise EvaluationRefusedError(
                 f"the engine gave {len(logprobs)} log-probabilities for a window of {len(window)} tokens; its version"
                 " is not one that was tested"
             )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from largeforge.api.names import Reason
 from largeforge.api.redact import redact
-from largeforge.jobs.quantizeerrors import EvaluationError
+from largeforge.jobs.quantizeerrors import EvaluationError, EvaluationRefusedError
 
 WAIT_SECONDS = 300.0
 """How long an engine that was there may be silent; the kubelet has seen it answer before this container began."""
@@ -80,7 +80,8 @@ class Engine:
                 self.wait()
                 continue
             if status != 200:
-                raise EvaluationError(f"the engine answered {status}: {_said(text)}")
+                kind = EvaluationRefusedError if 400 <= status < 500 else EvaluationError
+                raise kind(f"the engine answered {status}: {_said(text)}")
             return _logprobs(text, window)
         raise AssertionError("unreachable")
 
@@ -104,7 +105,7 @@ def _logprobs(text: bytes, window: Sequence[int]) -> list[float]:
         entries: list[dict[str, Any] | None] = choice["prompt_logprobs"]
         return [float(_of(entry, token)) for entry, token in zip(entries[1:], window[1:], strict=True)]
     except (ValueError, KeyError, TypeError, IndexError):
-        raise EvaluationError(
+        raise EvaluationRefusedError(
             "the engine's answer has no prompt_logprobs for each token; its version is not one that was tested"
         ) from None
 

@@ -26,6 +26,12 @@ class EvaluationError(RunError):
     reason = Reason.EVALUATION_FAILED
 
 
+class EvaluationRefusedError(EvaluationError):
+    """The engine gave no figure, and would not the next time either: there is no other attempt."""
+
+    exit_code = ExitCode.INVALID_DATA
+
+
 class TooLargeError(OutOfMemoryError):
     """The memory is known not to suffice before the work begins: another attempt would not either."""
 

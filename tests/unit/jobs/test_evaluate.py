@@ -91,6 +91,14 @@ def test_the_engines_own_words_are_kept():
         assert str(caught.value) == "the engine answered 400: This model's maximum context length is 2"
 
 
+def test_a_refusal_is_final_and_an_error_of_the_engines_own_is_not():
+    for status, code in ((400, 65), (500, 1)):
+        with engine(lambda _, status=status: (status, {"error": {"message": "no"}})) as (url, _):
+            with pytest.raises(EvaluationError) as caught:
+                Engine(url, "model").score([5, 6, 7])
+            assert (caught.value.exit_code, caught.value.reason) == (code, "EvaluationFailed")
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"choices": [{"prompt_logprobs": [None]}]}, {"choices": [{"prompt_logprobs": [None, None, None]}]}],
