@@ -170,16 +170,25 @@ def test_node_file_that_is_torn_is_no_node(monkeypatch: pytest.MonkeyPatch, tmp_
     assert NodeProcess.read() is None
 
 
+def ignores(pid: int, number: signal.Signals) -> bool:
+    """Whether the process does; others may be ignored besides, for example SIGHUP under nohup."""
+    mask = int(Path(f"/proc/{pid}/status").read_text().split("SigIgn:")[1].split()[0], 16)
+    return bool(mask & 1 << (number - 1))
+
+
 def test_stop_kills_what_does_not_listen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
     process = subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"])
     reaper = threading.Thread(target=process.wait)  # as the machine's first process does for the node
     reaper.start()
-    started = processes.start_ticks(process.pid)
-    assert started is not None
-    wait_for(lambda: "4000" in Path(f"/proc/{process.pid}/status").read_text().split("SigIgn:")[1].split()[0])
-    NodeProcess(process.pid, started, processes.boot_id(), str(tmp_path), "f").stop()
-    reaper.join()
+    try:
+        started = processes.start_ticks(process.pid)
+        assert started is not None
+        wait_for(lambda: ignores(process.pid, signal.SIGTERM))
+        NodeProcess(process.pid, started, processes.boot_id(), str(tmp_path), "f").stop()
+    finally:
+        process.kill()
+        reaper.join()
     assert process.returncode == -signal.SIGKILL
 
 
