@@ -116,10 +116,18 @@ def test_who_finds_no_slot_is_told_who_holds_them(uploaded: Made):
     adapters.remove("second", "third", namespace=uploaded.namespace)
 
 
-def test_the_base_answers_as_itself_beside_adapters_in_every_slot(uploaded: Made, client: OpenAI):
-    """vLLM on a CPU gave requests of the base the adapter of the last slot (images/engine-cpu/mend_lora.py)."""
+@pytest.fixture
+def full(uploaded: Made) -> Iterator[Made]:
+    """Every slot is taken: by the adapter of the chain where its tests ran before, else by one of ours."""
     apply(expert("second", f"{uploaded.store}/v2", demo.SERVICE), namespace=uploaded.namespace)
     until_reason("second", ("Ready", "SlotsExhausted"), namespace=uploaded.namespace)
+    yield uploaded
+    adapters.remove("second", namespace=uploaded.namespace)
+
+
+@pytest.mark.usefixtures("full")
+def test_the_base_answers_as_itself_beside_adapters_in_every_slot(client: OpenAI):
+    """vLLM on a CPU gave requests of the base the adapter of the last slot (images/engine-cpu/mend_lora.py)."""
     alone = answer(client, demo.SERVICE, QUESTION)
     with clients(client, "uploaded", QUESTION, count=4) as load:
         load.await_more(4)
