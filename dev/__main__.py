@@ -18,9 +18,10 @@ GENERATORS = (
     ("largeforge.api.crds", "crds"),
     ("largeforge.api.crds", "charts/largeforge/files/crds"),
     ("dev.reference",),
+    ("dev.argocd",),
     ("dev.chart",),
 )
-GENERATED = ("crds", "charts/largeforge/files/crds", "docs/reference.md", "tests/golden")
+GENERATED = ("crds", "charts/largeforge/files", "docs/reference.md", "tests/golden")
 
 
 def generate() -> int:
