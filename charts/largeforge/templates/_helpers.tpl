@@ -40,6 +40,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
+{{/* The namespaces that the operator serves, as a JSON list; empty for all. */}}
+{{- define "largeforge.operatorNamespaces" -}}
+{{- if .Values.operator.namespaced -}}
+{{- .Values.operator.namespaces | default (list .Release.Namespace) | toJson -}}
+{{- else -}}
+[]
+{{- end -}}
+{{- end -}}
+
 {{/* The Secret with the clients' keys. */}}
 {{- define "largeforge.clientsSecret" -}}
 {{- .Values.router.clientsSecret | default "largeforge-clients" -}}

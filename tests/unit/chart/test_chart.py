@@ -190,7 +190,7 @@ def test_the_router_reads_what_it_routes_by_and_writes_nothing() -> None:
     found = of_set("teams")
     for role, rule in rules([o for o in found if o["metadata"]["name"] == "largeforge-router"]):
         assert role["kind"] == "Role"
-        assert rule["verbs"] == ["get", "list", "watch"]
+        assert rule["verbs"] == ["list", "watch"]
         assert set(rule["resources"]) <= {"experts", "inferenceservices", "endpointslices"}
 
 
@@ -446,6 +446,11 @@ def test_the_notes_name_what_was_installed() -> None:
     assert "get secret clients-of-the-team" in notes
     assert "delete secret largeforge-namespace-key --ignore-not-found" in notes
     assert "port-forward" not in _notes("--values", SETS["operator-only"])
+    assert "kubectl get forge --all-namespaces" in _notes("--values", SETS["operator-only"])
+    assert "for sales, support, with a router in sales." in _notes("--values", SETS["namespaced"])
+    alone = _notes("--values", SETS["namespaced"], "--set", "router.enabled=false")
+    assert "kubectl get forge -n sales\n" in alone
+    assert "--all-namespaces" not in alone
     assert "Bearer" not in _notes("--values", SETS["open"])
     assert "8080:80 " in _notes("--values", SETS["open"])
     assert "curl http://localhost:8080/v1/models" in _notes("--values", SETS["open"])
