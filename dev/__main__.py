@@ -19,9 +19,10 @@ GENERATORS = (
     ("largeforge.api.crds", "charts/largeforge/files/crds"),
     ("dev.reference",),
     ("dev.argocd",),
+    ("dev.chartreadme",),
     ("dev.chart",),
 )
-GENERATED = ("crds", "charts/largeforge/files", "docs/reference.md", "tests/golden")
+GENERATED = ("crds", "charts/largeforge/files", "charts/largeforge/README.md", "docs/reference.md", "tests/golden")
 
 
 def generate() -> int:

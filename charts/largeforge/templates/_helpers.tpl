@@ -54,6 +54,25 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- .Values.router.clientsSecret | default "largeforge-clients" -}}
 {{- end -}}
 
+{{/* Whether the hook makes the clients' Secret: true, or nothing. */}}
+{{- define "largeforge.makesClients" -}}
+{{- if and .Values.router.enabled (not .Values.router.clientsSecret) (not .Values.router.allowUnauthenticated) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* The namespaces in which the hook makes Secrets, as a JSON list; empty where there is nothing to make. */}}
+{{- define "largeforge.keyNamespaces" -}}
+{{- $namespaces := include "largeforge.routerNamespaces" . | fromJsonArray -}}
+{{- if .Values.operator.enabled -}}
+{{- append $namespaces .Release.Namespace | uniq | sortAlpha | toJson -}}
+{{- else if include "largeforge.makesClients" . -}}
+{{- $namespaces | sortAlpha | toJson -}}
+{{- else -}}
+[]
+{{- end -}}
+{{- end -}}
+
 {{/* Pod Security restricted, the pod's half. */}}
 {{- define "largeforge.podSecurityContext" -}}
 runAsNonRoot: true
@@ -110,3 +129,23 @@ metadata:
   labels:
     {{- include "largeforge.labels" (dict "root" . "component" "crds") | nindent 4 }}
 {{ end -}}
+
+
+{{/* Where a pod may run and how much it counts. Takes .Values.operator or .Values.router. */}}
+{{- define "largeforge.placement" -}}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

@@ -37,16 +37,17 @@ class MasterKeyNotMounted(Exception):  # noqa: N818 - said as it is
 async def install(
     cluster: Cluster,
     *,
-    operator_namespace: str,
+    operator_namespace: str | None,
     router_namespaces: Sequence[str],
     master_key: bytes | None,
     make_clients: bool,
 ) -> None:
     """Make what is missing of: the master key, the key of each router's namespace, the routers' clients.
 
+    Without *operator_namespace* the keys are another installation's, and the clients alone are made.
     Raises `MasterKeyNotMounted`, having made nothing, where *master_key* is None although there is one.
     """
-    if master_key is None:
+    if operator_namespace is not None and master_key is None:
         master_key = new_master_key()
         made = await _make(cluster, operator_namespace, MASTER_KEY_SECRET, {ENTRY: master_key})
         if not made:
@@ -55,7 +56,8 @@ async def install(
                 " the Job's next pod has it"
             )
     for namespace in router_namespaces:
-        await _make(cluster, namespace, NAMESPACE_KEY_SECRET, {ENTRY: namespace_key(master_key, namespace)})
+        if operator_namespace is not None and master_key is not None:
+            await _make(cluster, namespace, NAMESPACE_KEY_SECRET, {ENTRY: namespace_key(master_key, namespace)})
         if make_clients:
             await _make(cluster, namespace, CLIENTS_SECRET, {DEFAULT_CLIENT: new_client_key().encode()})
 
@@ -87,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m largeforge.controllers.install", description="Make the keys that an installation lacks."
     )
-    parser.add_argument("--operator-namespace", required=True, help="where the master key's Secret lies")
+    parser.add_argument(
+        "--operator-namespace", help="where the master key's Secret lies; without it no key is made, but of clients"
+    )
     parser.add_argument(
         "--router-namespace", action="append", default=[], help="a namespace with a router; may be repeated"
     )

@@ -39,7 +39,7 @@ INDIRECT = {
 
 
 def named_reads() -> Iterator[tuple[str, Resource]]:
-    """Each verb with a resource by name in the controllers: `cluster.get(JOBS, ...)`, `cluster.list`, `Deletion(JOBS, ...)`."""
+    """Each verb with a resource by name in the controllers: `cluster.get(JOBS, ...)`, `Deletion(JOBS, ...)`."""
     for path in SOURCES.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):

@@ -53,6 +53,12 @@ async def test_an_upgrade_changes_nothing_and_makes_what_a_new_router_needs():
     assert after["team", "largeforge-namespace-key"] == {"key": namespace_key(master, "team")}
 
 
+async def test_without_an_operator_of_its_own_an_installation_makes_its_clients_and_no_key():
+    cluster = FakeCluster()
+    await install(cluster, operator_namespace=None, router_namespaces=["team"], master_key=None, make_clients=True)
+    assert set(secrets(cluster)) == {("team", "largeforge-clients")}
+
+
 async def test_a_master_key_that_is_there_but_not_mounted_is_an_error_before_anything_is_made():
     cluster = FakeCluster()
     await run(cluster, routers=[])
