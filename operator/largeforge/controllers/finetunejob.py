@@ -107,6 +107,7 @@ def installation(settings: Settings) -> Installation:
         pull_policy=settings.image_pull_policy,
         hub_endpoint=settings.hub_endpoint,
         hub_hosts=sorted(settings.hub_hosts),
+        proxy=settings.proxy,
     )
 
 

@@ -158,7 +158,11 @@ def _deployment(service: InferenceService, verdict: Verdict, key: str, settings:
         return None
     image = settings.engine_image if service.spec.compute.gpus_per_replica else settings.engine_cpu_image
     installation = EngineInstallation(
-        image=image, pull_policy=settings.image_pull_policy, key=key, hub_endpoint=settings.hub_endpoint
+        image=image,
+        pull_policy=settings.image_pull_policy,
+        key=key,
+        hub_endpoint=settings.hub_endpoint,
+        proxy=settings.proxy,
     )
     return serving_deployment(service, verdict.source, installation=installation)
 

@@ -57,7 +57,11 @@ def question(
     if is_known(service.status.model, config):
         return None
     installation = Installation(
-        settings.trainer_image, settings.image_pull_policy, settings.hub_endpoint, sorted(settings.hub_hosts)
+        settings.trainer_image,
+        settings.image_pull_policy,
+        settings.hub_endpoint,
+        sorted(settings.hub_hosts),
+        settings.proxy,
     )
     job = inspect_job(
         subject,

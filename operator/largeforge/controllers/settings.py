@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from largeforge.resources.proxy import Proxy
+
 PREFIX = "LARGEFORGE_"
-LISTS = frozenset({"namespaces", "hub_hosts", "remote_code_namespaces", "service_accounts"})
+LISTS = frozenset({"namespaces", "hub_hosts", "no_proxy", "remote_code_namespaces", "service_accounts"})
 """Fields that are separated by commas in their variables."""
 MASTER_KEY_FILE = Path("/etc/largeforge/master/key")
 
@@ -51,6 +53,10 @@ class Settings(BaseModel):
     """The address of the hub, or of a mirror of it; None: the client's own."""
     hub_hosts: frozenset[str] = frozenset()
     """More hosts that the hub may redirect to."""
+    proxy_url: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+/?$")] | None = None
+    """The proxy through which pods reach the hub and trackers; None: directly."""
+    no_proxy: frozenset[str] = frozenset()
+    """Hosts that they reach without it, beside those of the cluster."""
     remote_code_namespaces: frozenset[str] = frozenset()
     """The namespaces in which `base.trustRemoteCode` is allowed."""
     operator_namespace: Annotated[str, Field(max_length=63)] | None = None
@@ -60,6 +66,11 @@ class Settings(BaseModel):
     """The Prometheus that KEDA asks for the engines' metrics."""
     service_accounts: frozenset[str] = frozenset()
     """The service accounts, beside `default`, that a run's pods may have."""
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """The proxy of pods that download."""
+        return Proxy(self.proxy_url, sorted(self.no_proxy)) if self.proxy_url else None
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:

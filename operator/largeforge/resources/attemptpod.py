@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from largeforge.api.common import PodTemplate, PullSecret, SecretRef
 from largeforge.api.names import ExitCode
 from largeforge.resources.pods import Manifest, overlay_labels, pod_security
+from largeforge.resources.proxy import Proxy, proxy_variables
 
 HUB_HOSTS = "LARGEFORGE_HUB_HOSTS"
 
@@ -22,6 +23,8 @@ class Installation:
     """The hub's address; None for the client's own."""
     hub_hosts: Sequence[str] = ()
     """More hosts that the hub may redirect to."""
+    proxy: Proxy | None = None
+    """Through which they reach the hub and trackers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ def common_env(installation: Installation) -> list[Manifest]:
         variables["HF_ENDPOINT"] = installation.hub_endpoint
     if installation.hub_hosts:
         variables[HUB_HOSTS] = ",".join(installation.hub_hosts)
+    variables |= proxy_variables(installation.proxy)
     return [{"name": name, "value": value} for name, value in variables.items()]
 
 

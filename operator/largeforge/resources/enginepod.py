@@ -11,6 +11,7 @@ from largeforge.api.uri import ConfigMapUri, HfUri, PvcUri, parse, parse_pvc
 from largeforge.resources.engineflags import DRAFT_PATH, MODEL_PATH, TEMPLATE_PATH, TOKENIZER_PATH, Source
 from largeforge.resources.names import engine_key_secret_name
 from largeforge.resources.pods import ClaimMount, claim_volumes, overlay_volumes, resources, scratch_volumes
+from largeforge.resources.proxy import Proxy, proxy_variables
 from largeforge.resources.quantity import quantity
 
 Manifest = dict[str, Any]
@@ -34,12 +35,12 @@ KV_CACHE_SHARE = 4
 
 
 def engine_environment(
-    service: InferenceService, source: Source, *, key: str, hub_endpoint: str | None
+    service: InferenceService, source: Source, *, key: str, hub_endpoint: str | None, proxy: Proxy | None
 ) -> list[Manifest]:
     """The engine's variables: its key, the user's, ours."""
     secret = engine_key_secret_name(service.metadata.name, key)
     spec = service.spec
-    values = _common(service) | _hub(service, source, hub_endpoint)
+    values = _common(service) | _hub(service, source, hub_endpoint, proxy)
     if spec.lora is not None:
         values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     if not spec.compute.gpus_per_replica:
@@ -121,13 +122,13 @@ def _common(service: InferenceService) -> dict[str, str]:
     }
 
 
-def _hub(service: InferenceService, source: Source, endpoint: str | None) -> dict[str, str]:
+def _hub(service: InferenceService, source: Source, endpoint: str | None, proxy: Proxy | None) -> dict[str, str]:
     values = {"HF_HUB_CACHE": CACHE_PATH} if service.spec.cache is not None else {}  # as a run's: both may share one
     if not _downloads(service, source):
         return values | {"HF_HUB_OFFLINE": "1"}
     # The hub's second transport has hosts of its own, which a mirror does not stand in for.
     values |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
-    return values | ({"HF_ENDPOINT": endpoint} if endpoint else {})
+    return values | ({"HF_ENDPOINT": endpoint} if endpoint else {}) | proxy_variables(proxy)
 
 
 def _cpu(limits: Mapping[str, str]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from largeforge.resources.pods import (
     overlay_spec,
     pod_security,
 )
+from largeforge.resources.proxy import Proxy
 
 Manifest = dict[str, Any]
 
@@ -49,6 +50,8 @@ class EngineInstallation:
     """The engine's key: its Secret's name follows from it."""
     hub_endpoint: str | None = None
     """The hub's address; None for the client's own."""
+    proxy: Proxy | None = None
+    """Through which it downloads."""
 
 
 def serving_deployment(service: InferenceService, source: Source, *, installation: EngineInstallation) -> Manifest:
@@ -96,7 +99,9 @@ def _engine(
     service: InferenceService, source: Source, installation: EngineInstallation, mounts: list[Manifest]
 ) -> Manifest:
     compute = service.spec.compute
-    environment = engine_environment(service, source, key=installation.key, hub_endpoint=installation.hub_endpoint)
+    environment = engine_environment(
+        service, source, key=installation.key, hub_endpoint=installation.hub_endpoint, proxy=installation.proxy
+    )
     return {
         "name": CONTAINER,
         "image": installation.image,

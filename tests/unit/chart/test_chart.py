@@ -19,6 +19,7 @@ from largeforge.api import crds
 from largeforge.api.names import ROUTER_LABEL
 from largeforge.controllers import settings as operator_settings
 from largeforge.controllers.progressserver import PATH
+from largeforge.resources.proxy import Proxy
 from largeforge.router import settings as router_settings
 
 pytestmark = pytest.mark.skipif(
@@ -298,7 +299,13 @@ def test_trainers_reach_the_operator_under_the_name_that_its_certificate_is_for(
 
 
 def test_what_runs_may_ask_for_is_handed_to_the_operator_and_nothing_by_itself() -> None:
-    words = ("LARGEFORGE_HUB_", "LARGEFORGE_REMOTE_CODE_", "LARGEFORGE_SERVICE_ACCOUNTS")
+    words = (
+        "LARGEFORGE_HUB_",
+        "LARGEFORGE_PROXY_",
+        "LARGEFORGE_NO_PROXY",
+        "LARGEFORGE_REMOTE_CODE_",
+        "LARGEFORGE_SERVICE_ACCOUNTS",
+    )
     written = {}
     for name in ("default", "teams"):
         (container,) = dict(pods(of_set(name)))["Deployment largeforge-operator"]["containers"]
@@ -309,6 +316,7 @@ def test_what_runs_may_ask_for_is_handed_to_the_operator_and_nothing_by_itself()
     read = operator_settings.from_environment(needed | written["teams"])
     assert read.hub_endpoint == "https://hub.example"
     assert read.hub_hosts == {"files.example", "*.cdn.example"}
+    assert read.proxy == Proxy("http://proxy.example:3128", [".corp.example"])
     assert (read.remote_code_namespaces, read.service_accounts) == ({"sales"}, {"trainer"})
 
 
@@ -391,6 +399,9 @@ def test_the_charts_copy_of_the_crds_is_current() -> None:
         "hub.endpoint=hub.example",
         "hub.endpoint=https://me:secret@hub.example",
         "hub.hosts={a/b}",
+        "hub.proxy.url=proxy.example:3128",
+        "hub.proxy.url=http://me:secret@proxy.example:3128",
+        "hub.proxy.noProxy={a b}",
         "training.remoteCodeNamespaces={*}",
         "training.serviceAccounts={A b}",
         "imageRegistry=https://registry.example",
