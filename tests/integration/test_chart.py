@@ -13,7 +13,6 @@ from tests.integration.conftest import Server
 
 pytestmark = pytest.mark.integration
 
-NAMESPACES = (chart.NAMESPACE, "sales", "support", "demo")
 OPERATOR = f"system:serviceaccount:{chart.NAMESPACE}:largeforge-operator"
 FOREIGN = {"ServiceMonitor"}
 """Kinds whose CRDs are not ours."""
@@ -32,13 +31,16 @@ def apply(server: Server, objects: list[dict[str, Any]], *arguments: str) -> str
     return done.stderr
 
 
+def make_namespaces(server: Server) -> None:
+    """All that the value sets name; the server remarks on pods there that are not restricted."""
+    labels = {"pod-security.kubernetes.io/warn": "restricted"}
+    named = [{"name": name, "labels": labels} for name in (chart.NAMESPACE, "sales", "support", "demo")]
+    apply(server, [{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata} for metadata in named])
+
+
 @pytest.fixture(scope="module")
 def namespaces(server: Server) -> None:
-    level = {"pod-security.kubernetes.io/warn": "restricted"}
-    apply(
-        server,
-        [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n, "labels": level}} for n in NAMESPACES],
-    )
+    make_namespaces(server)
 
 
 @pytest.mark.usefixtures("namespaces")
