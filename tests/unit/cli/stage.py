@@ -127,10 +127,17 @@ class Answering(BaseHTTPRequestHandler):
         pass
 
 
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """A client that does not trust the certificate leaves: nothing is said of it."""
+
+
 @contextmanager
-def router(answers):
+def router(answers, *, tls=None):
     """A server whose `url` leads to *answers*, a function of path and body to status, headers and content."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    server = QuietServer(("127.0.0.1", 0), Answering)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.answers, server.asked = answers, []
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
