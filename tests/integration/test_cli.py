@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,7 @@ from tests.unit.training import manifest as job_manifest
 
 pytestmark = pytest.mark.integration
 
+REPO = Path(__file__).resolve().parents[2]
 NAMESPACE = "cli"
 DEADLINE = 60.0
 PROGRAMS = Path(sys.executable).parent
@@ -111,6 +115,24 @@ def kubectl(kubeconfig, *arguments):
     )
 
 
+@asynccontextmanager
+async def started(kubeconfig, *arguments):
+    """Python with *arguments* and the cluster; it is gone at the end of the block."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *arguments),
+        env=environ(kubeconfig),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(DEADLINE):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 def test_kubectl_finds_the_plugin_and_the_contexts_namespace_is_meant(kubeconfig, job):
     name, becomes = job
     becomes(phase="Running", message="training", progress={"summary": "30% 120/400", "loss": "1.83"})
@@ -163,22 +185,35 @@ def test_who_may_only_look_sees_status_and_is_told_what_suspending_needs(viewer,
 
 async def test_progress_follows_the_real_watch_to_the_end(kubeconfig, job):
     name, becomes = job
-    command = ("-m", "largeforge.cli", "progress", f"ftj/{name}")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *command), env=environ(kubeconfig), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(DEADLINE):
-            assert (await process.stdout.readline()).startswith(b"New: ")
-            await asyncio.to_thread(becomes, phase="Running", message="training")
-            assert await process.stdout.readline() == b"Running: training\n"
-            await asyncio.to_thread(becomes, phase="Complete", message="trained", conditions=[COMPLETE])
-            assert await process.stdout.read() == b"Complete: trained\n"
-            assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with started(kubeconfig, "-m", "largeforge.cli", "progress", f"ftj/{name}") as process:
+        assert (await process.stdout.readline()).startswith(b"New: ")
+        await asyncio.to_thread(becomes, phase="Running", message="training")
+        assert await process.stdout.readline() == b"Running: training\n"
+        await asyncio.to_thread(becomes, phase="Complete", message="trained", conditions=[COMPLETE])
+        assert await process.stdout.read() == b"Complete: trained\n"
+        assert await process.wait() == 0
+
+
+async def test_an_interrupt_ends_progress_with_the_code_that_shells_know(kubeconfig, job):
+    name, _ = job
+    async with started(kubeconfig, "-m", "largeforge.cli", "progress", name) as process:
+        assert (await process.stdout.readline()).startswith(b"New: ")
+        process.send_signal(signal.SIGINT)
+        assert (await process.stdout.read(), await process.stderr.read()) == (b"", b"")
+        assert await process.wait() == 130
+
+
+async def test_the_program_of_the_document_prints_what_came_of_its_job(server, kubeconfig):
+    (block,) = re.findall(r"^```python\n(.*?)^```", (REPO / "docs/cli.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert server.kubectl("create", "namespace", "team").returncode == 0
+    where = ("-n", "team", "finetunejob", "sql-sft")
+    status = {"conditions": [COMPLETE], "artifact": ARTIFACT, "metrics": [{"name": "eval_loss", "value": "1.25"}]}
+    patch = json.dumps({"status": {"observedGeneration": 1} | status})
+    async with started(kubeconfig, "-c", block) as process:
+        await asyncio.to_thread(server.kubectl, "wait", "--for=create", *where, f"--timeout={DEADLINE:.0f}s")
+        await asyncio.to_thread(server.kubectl, "patch", *where, "--subresource=status", "--type=merge", "-p", patch)
+        assert await process.stdout.read() == f"{ARTIFACT['uri']} 1.25\n".encode()
+        assert await process.wait() == 0
 
 
 def test_a_namespace_without_a_router_and_an_object_without_a_pod_are_said(kubeconfig, job):

@@ -75,8 +75,8 @@ def execute(work: Coroutine[Any, Any, None]) -> None:
         complain(str(exc))
     except ClusterError as exc:
         complain(explained(exc))
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stderr.close()
+    except BrokenPipeError:  # `| head` has seen enough; what is still buffered must not fail at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

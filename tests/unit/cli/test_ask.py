@@ -1,6 +1,8 @@
 """chat and route: against a router on loopback."""
 
 import json
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 import pytest
@@ -46,6 +48,17 @@ def test_an_answer_streams_to_stdout_after_who_gives_it_and_why():
     ((path, authorization, body),) = server.asked
     assert (path, authorization) == ("/v1/chat/completions", f"Bearer {KEY}")
     assert body == {"model": "auto", "messages": [{"role": "user", "content": "one, please"}], "stream": True}
+
+
+def test_who_reads_no_further_ends_the_command_without_a_word():
+    with router(lambda *_: stream(*["many words, " * 100] * 500)) as server:
+        program = [sys.executable, "-m", "largeforge.cli", "chat", "q", "--router", server.url]
+        asked = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"HOME": "/nonexistent"})
+        with asked:
+            assert asked.stdout.read(4) == b"many"
+            asked.stdout.close()
+            assert asked.stderr.read() == b"sql (keyword, 0.90)\n"
+    assert asked.returncode == 1
 
 
 def test_a_pinned_expert_and_a_limit_go_with_the_question():

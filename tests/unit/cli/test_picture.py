@@ -8,8 +8,9 @@ from rich.console import Console
 
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.cli.plot import plot
-from largeforge.cli.progress import Course, picture
-from tests.unit.cli.stage import job
+from largeforge.cli.progress import Course, follow, picture
+from largeforge.kube.cluster import WatchEvent
+from tests.unit.cli.stage import TellingCluster, job, said
 
 RUN = {"number": 1, "digest": "d", "jobName": "sql-r1-a1"}
 
@@ -67,3 +68,20 @@ def test_the_picture_has_bar_figures_and_losses_and_fits_the_terminal():
     assert lines[2] == "step 50/100, loss 1.0, 900 tokens/s, ETA 2m"
     assert len(lines) == 11
     assert max(map(len, lines)) <= 60
+
+
+async def test_in_a_terminal_one_picture_refreshes_until_the_job_has_ended():
+    def now(step, loss):
+        return at(step, loss).manifest() | {"metadata": job()["metadata"]}
+
+    status = {"phase": "Complete", "message": "trained", "progress": {"percent": 100}}
+    done = job(status=status | {"conditions": [said("Complete", "Succeeded")]})
+    scenes = [WatchEvent("MODIFIED", found) for found in (now(50, "1.5"), now(75, "1.2"), done)]
+    console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    await follow(TellingCluster(now(25, "2.0"), scenes=scenes), now(25, "2.0"), console=console, once=False)
+    shown = console.file.getvalue()
+    assert "step 75/100, loss 1.2" in shown
+    assert "⠀" in shown
+    last = shown.rpartition("Complete: trained")[2]
+    assert "━" in last
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor is hidden, and there again
