@@ -224,6 +224,27 @@ def test_a_namespace_without_a_router_and_an_object_without_a_pod_are_said(kubec
     assert done.stderr == f"error: ftj/{name} has no pod: New, waits for the operator, which has not seen it\n"
 
 
+def test_a_router_whose_pod_does_not_run_is_said_in_kubectls_words(server, kubeconfig):
+    labels = {"app.kubernetes.io/part-of": "largeforge", "app.kubernetes.io/component": "router"}
+    metadata = {"name": "largeforge-router", "namespace": "cli-router", "labels": labels}
+    containers = [{"name": "router", "image": "router:1"}]
+    for made in (
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cli-router"}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata | {"name": "default"}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": metadata}
+        | {"spec": {"selector": labels, "ports": [{"name": "http", "port": 80}]}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata} | {"spec": {"containers": containers}},
+    ):
+        done = server.kubectl("create", "-f", "-", stdin=json.dumps(made))
+        assert done.returncode == 0, done.stderr
+    done = kubectl(kubeconfig, "largeforge", "route", "hello", "-n", "cli-router")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: service cli-router/largeforge-router cannot be reached through the API server: unable to forward port"
+        " because pod is not running. Current status=Pending; give the router's address with --router\n"
+    )
+
+
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
     done = kubectl(tmp_path / "none", "largeforge", "status")
     assert done.returncode == 1

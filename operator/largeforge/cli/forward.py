@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 START_SECONDS = 20.0
+POD_SECONDS = 10
+"""How long kubectl waits for a pod that runs: it must come to its own words before our time is over."""
 STOP_SECONDS = 5.0
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ")
 
@@ -27,7 +29,8 @@ class ForwardError(Exception):
 async def forwarded(namespace: str, service: str, port: int, context: str | None) -> AsyncIterator[int]:
     """The port on 127.0.0.1 that leads to *service* while this is open; a `ForwardError` where kubectl cannot."""
     chosen = ("--context", context) if context else ()
-    command = ("kubectl", *chosen, "-n", namespace, "port-forward", "--address", "127.0.0.1")
+    limit = f"--pod-running-timeout={POD_SECONDS}s"
+    command = ("kubectl", *chosen, "-n", namespace, "port-forward", "--address", "127.0.0.1", limit)
     try:
         process = await asyncio.create_subprocess_exec(
             *(*command, f"service/{service}", f":{port}"),
@@ -60,7 +63,8 @@ async def _port(process: asyncio.subprocess.Process) -> int:
 async def _last_words(process: asyncio.subprocess.Process) -> str:
     assert process.stderr is not None  # noqa: S101 - as above
     lines = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+    said = lines[-1].removeprefix("error: ") if lines else ""
+    return said.replace("timed out waiting for the condition", f"none of its pods ran within {POD_SECONDS} s")
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

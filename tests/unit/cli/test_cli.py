@@ -100,7 +100,8 @@ async def test_a_forwarded_port_is_the_one_that_kubectl_names_and_ends_with_its_
         assert port == 40123
     pid, *arguments = (programs / "asked").read_text().split()
     assert " ".join(arguments) == (
-        "--context east -n team port-forward --address 127.0.0.1 service/largeforge-router :80"
+        "--context east -n team port-forward --address 127.0.0.1 --pod-running-timeout=10s"
+        " service/largeforge-router :80"
     )
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
@@ -109,6 +110,13 @@ async def test_a_forwarded_port_is_the_one_that_kubectl_names_and_ends_with_its_
 async def test_kubectls_last_words_are_the_reason(programs):
     fake_kubectl(programs, "sys.exit('error: services \"x\" not found')")
     with pytest.raises(ForwardError, match='services "x" not found'):
+        async with forwarded("team", "x", 80, None):
+            pass
+
+
+async def test_a_service_without_a_pod_is_said_as_such(programs):
+    fake_kubectl(programs, "sys.exit('error: timed out waiting for the condition')")
+    with pytest.raises(ForwardError, match=r"^none of its pods ran within 10 s$"):
         async with forwarded("team", "x", 80, None):
             pass
 
