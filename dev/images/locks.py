@@ -43,7 +43,7 @@ def lock(names: Sequence[str] = (), *, upgrade: bool = False) -> None:
 def arguments(name: str) -> list[str]:
     """What uv gets for the lock *name*; paths in the repository."""
     if name == DEVELOPMENT:
-        extras = [part for extra in ("operator", "router", "dev") for part in ("--extra", extra)]
+        extras = [part for extra in ("operator", "router", "cli", "dev") for part in ("--extra", extra)]
         # Other Pythons and systems get their own lines in it.
         inputs = ["pyproject.toml", "dev/requirements.in", "--override", "dev/overrides.txt"]
         return ["--universal", *extras, *inputs, "-o", "dev/requirements.lock"]

@@ -31,6 +31,7 @@ from largeforge.kube.cluster import (
     Resource,
     WatchEvent,
 )
+from largeforge.kube.logs import log_lines, log_request
 from largeforge.kube.transport import APPLY, JSON, Missing, Request, Transport, open_transport, path
 from largeforge.kube.watch import list_all, watch_all
 from largeforge.resources.owner import controller_uid
@@ -55,12 +56,13 @@ WRITTEN = {
 
 
 @asynccontextmanager
-async def connect(*, user_agent: str = "largeforge") -> AsyncIterator[ApiCluster]:
+async def connect(*, user_agent: str = "largeforge", context: str | None = None) -> AsyncIterator[ApiCluster]:
     """The cluster that KUBECONFIG names, else the one of this pod, else that of `~/.kube/config`.
 
-    Raises `ClusterError` where there are no usable credentials.
+    *context* is one of the kubeconfig, its current one by default. Raises `ClusterError` where there are no usable
+    credentials.
     """
-    async with open_transport(user_agent=user_agent) as transport:
+    async with open_transport(user_agent=user_agent, context=context) as transport:
         yield ApiCluster(transport)
 
 
@@ -144,6 +146,12 @@ class ApiCluster:
     ) -> AsyncIterator[WatchEvent]:
         """As in `Cluster`."""
         return watch_all(self._transport, resource, namespace, labels)
+
+    def log(
+        self, namespace: str, pod: str, container: str, *, follow: bool = False, tail: int | None = None
+    ) -> AsyncIterator[str]:
+        """The lines of a container's log, the last *tail* of them; *follow* waits for more until it has ended."""
+        return log_lines(self._transport, log_request(namespace, pod, container, follow=follow, tail=tail))
 
 
 def written(manifest: Manifest) -> Resource:

@@ -16,7 +16,12 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config import (
+    ConfigException,
+    list_kube_config_contexts,
+    load_incluster_config,
+    load_kube_config,
+)
 
 from largeforge.kube.cluster import ClusterError, Conflict, Invalid, Manifest, Resource
 
@@ -31,6 +36,7 @@ POOL = 32
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _UNAUTHORISED = re.compile(r'User "[^"]*" cannot ')
 _NAMESPACE_TERMINATING = "NamespaceTerminating"
 
@@ -142,34 +148,59 @@ async def access() -> Access:
 
 
 @asynccontextmanager
-async def open_transport(*, user_agent: str) -> AsyncIterator[Transport]:
+async def open_transport(*, user_agent: str, context: str | None = None) -> AsyncIterator[Transport]:
     """A transport to the cluster that KUBECONFIG names, else the one of this pod, else that of `~/.kube/config`.
 
-    Raises `ClusterError` where there are no usable credentials.
+    *context* is one of the kubeconfig, its current one by default. Raises `ClusterError` where there are no usable
+    credentials.
     """
-    rest = RESTClientObject(configuration := await _load())
+    rest = RESTClientObject(configuration := await _load(context))
     try:
         yield Transport(configuration, rest, user_agent=user_agent)
     finally:
         await rest.close()
 
 
-async def _load() -> Configuration:
+async def _load(context: str | None = None) -> Configuration:
     configuration = Configuration()
     configuration.connection_pool_maxsize = POOL
     # An API server is reached directly whatever the environment says of proxies; a kubeconfig may name one.
     configuration.client_session_kwargs = {"trust_env": False}
     try:
-        if "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ:
+        if context is None and _within_pod():
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            path = os.environ.get("KUBECONFIG", str(Path.home() / ".kube" / "config"))
             await load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=path, client_configuration=configuration, persist_config=False
+                config_file=_kubeconfig(), context=context, client_configuration=configuration, persist_config=False
             )
     except (ConfigException, OSError) as exc:
         raise ClusterError(f"no credentials for a cluster: {exc}; set KUBECONFIG") from exc
     return configuration
+
+
+def default_namespace(context: str | None = None) -> str:
+    """The namespace that kubectl would use: the context's own, or this pod's; `default` where none is named.
+
+    Raises `ClusterError` where there is no usable kubeconfig.
+    """
+    if context is None and _within_pod():
+        return _POD_NAMESPACE.read_text().strip()
+    try:
+        contexts, current = list_kube_config_contexts(_kubeconfig())  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError) as exc:
+        raise ClusterError(f"no credentials for a cluster: {exc}; set KUBECONFIG") from exc
+    chosen = current if context is None else next((c for c in contexts if c["name"] == context), None)
+    if chosen is None:
+        raise ClusterError(f"no context {context!r} in {_kubeconfig()}; kubectl config get-contexts lists them")
+    return str(chosen["context"].get("namespace") or "default")
+
+
+def _within_pod() -> bool:
+    return "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+def _kubeconfig() -> str:
+    return os.environ.get("KUBECONFIG", str(Path.home() / ".kube" / "config"))
 
 
 def path(resource: Resource, namespace: str, name: str = "") -> str:

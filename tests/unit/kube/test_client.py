@@ -347,3 +347,58 @@ async def test_a_watch_outlives_an_outage(serving):
     server = Server(status(500), status(403), listed("5"), status(503), streamed(("ADDED", pod("a", "6")), then="hang"))
     async with serving(server) as cluster:
         assert await take(cluster, 2) == [("SYNCED", None), ("ADDED", "a")]
+
+
+def pieces(*data):
+    async def respond(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in data:
+            await response.write(piece)
+        return response
+
+    return respond
+
+
+async def test_a_log_is_its_lines_however_it_comes(serving):
+    long = "x" * 300_000
+    data = f"one\ntwo ü\n\n{long}\nlast".encode()
+    cut = data.index("ü".encode()) + 1
+    server = Server(pieces(data[:2], data[2:cut], data[cut:]))
+    async with serving(server) as cluster:
+        lines = [line async for line in cluster.log("team", "a", "trainer", follow=True, tail=5)]
+    assert lines == ["one", "two ü", "", long, "last"]
+    ((_, path, query, _, headers),) = server.asked
+    assert path == "/api/v1/namespaces/team/pods/a/log"
+    assert query == {"container": "trainer", "follow": "true", "tailLines": "5"}
+    assert headers["Authorization"] == "Bearer a-token"
+
+
+async def test_a_log_that_is_refused_is_the_servers_words(serving):
+    async with serving(Server(status(403, 'pods "a" is forbidden: User "u" cannot get'))) as cluster:
+        with pytest.raises(ClusterError, match="403: pods"):
+            [line async for line in cluster.log("team", "a", "trainer")]
+
+
+def contexts(tmp_path, monkeypatch, *names):
+    made = [{"name": n, "context": {"cluster": "c", "user": "u"} | more} for n, more in names]
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": names[0][0], "contexts": made}
+    config |= {"clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}]}
+    config |= {"users": [{"name": "u", "user": {"token": "t"}}]}
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+
+
+def test_the_default_namespace_is_that_of_the_context(tmp_path, monkeypatch):
+    contexts(tmp_path, monkeypatch, ("a", {"namespace": "team"}), ("b", {}))
+    assert transport.default_namespace() == "team"
+    assert transport.default_namespace("b") == "default"
+    with pytest.raises(ClusterError, match=r"no context 'c' in .*kubeconfig"):
+        transport.default_namespace("c")
+
+
+async def test_a_context_that_is_not_there_is_no_credentials(tmp_path, monkeypatch):
+    contexts(tmp_path, monkeypatch, ("a", {}))
+    with pytest.raises(ClusterError, match="no credentials for a cluster"):
+        async with connect(context="c"):
+            pass
