@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rows import write_rows  # type: ignore[import-not-found]
+from rows import write_rows
 
 SIZES = (10_000, 200_000)
 BATCH = 1000

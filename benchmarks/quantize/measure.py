@@ -23,7 +23,7 @@ from largeforge.api.quantize import CALIBRATION_FILE, EvaluateConfig, QuantizeCo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rows import write_rows  # type: ignore[import-not-found]
+from rows import write_rows
 
 METHODS = ("AWQ", "GPTQ", "W8A8", "FP8Dynamic")
 ROWS = 400

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 from compressed_tensors.quantization import preset_name_to_scheme
 from datasets import Dataset
@@ -25,7 +26,7 @@ recipe = {
     "W8A8": lambda: [SmoothQuantModifier(smoothing_strength=0.8), QuantizationModifier(scheme="W8A8", **plain)],
     "FP8Dynamic": lambda: [QuantizationModifier(scheme="FP8_DYNAMIC", **plain)],
 }[method]()
-rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in json.load(open(samples))]  # noqa: PTH123, SIM115
+rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in json.loads(Path(samples).read_text())]
 data = {} if method == "FP8Dynamic" else {"dataset": Dataset.from_list(rows), "num_calibration_samples": len(rows)}
 oneshot(model=model, tokenizer=tokenizer, recipe=recipe, shuffle_calibration_samples=False, **data)
 model.save_pretrained(out, save_compressed=True)

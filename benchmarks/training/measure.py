@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rows import write_rows  # type: ignore[import-not-found]
+from rows import write_rows
 
 ROWS = 400
 _RUNTIME = re.compile(r"'train_runtime': '?([0-9.]+)")

@@ -10,7 +10,7 @@ from pydantic import Field
 from largeforge.api.common import Metric
 from largeforge.api.finetunejobstatus import ProbeRecord
 from largeforge.api.inspect import AdapterFacts
-from largeforge.api.meta import Condition
+from largeforge.api.meta import Conditions
 from largeforge.api.model import Model
 from largeforge.api.routerreport import Overlap
 
@@ -135,13 +135,7 @@ class ExpertStatus(Model):
 
     observed_generation: int = 0
     """The `metadata.generation` that this status is of."""
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = []
+    conditions: Conditions = []
     """ArtifactResolved, Compatible, Loaded, Probed, Distinct and Ready; Reconciling while it is true."""
     source: Annotated[str, Field(max_length=640)] = ""
     """Where it comes from, in one word for the column."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from largeforge.api.common import ErrorDetail, Metric, ObjectRef, SecretRef
-from largeforge.api.meta import Condition
+from largeforge.api.meta import Conditions
 from largeforge.api.model import Model
 
 Uri = Annotated[str, Field(max_length=640)]
@@ -254,13 +254,7 @@ class FineTuneJobStatus(Model):
     Suspended."""
     message: Annotated[str, Field(max_length=2048)] = ""
     """The one thing that it waits for, or how it ended."""
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = []
+    conditions: Conditions = []
     """Complete, Failed, Suspended, Stalled; Validated, StorageReachable, DatasetValid, Running, GatePassed,
     Published."""
     base: Annotated[str, Field(max_length=640)] = ""

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from largeforge.api.inspect import ModelFacts
-from largeforge.api.meta import Condition
+from largeforge.api.meta import Conditions
 from largeforge.api.model import Model
 
 
@@ -55,13 +55,7 @@ class InferenceServiceStatus(Model):
 
     observed_generation: int = 0
     """The `metadata.generation` that this status is of."""
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = []
+    conditions: Conditions = []
     """Ready; Reconciling and Stalled while they are true."""
     url: Annotated[str, Field(max_length=256)] | None = None
     """The engine's address inside the cluster; it wants the engine's key, clients go through the router."""

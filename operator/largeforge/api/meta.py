@@ -42,6 +42,16 @@ class Condition(Model):
     """When `status` last changed."""
 
 
+Conditions = Annotated[
+    list[Condition],
+    Field(
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    ),
+]
+"""A status's conditions, one of each type."""
+
+
 def with_condition(current: Sequence[Condition], new: Condition) -> list[Condition]:
     """Merge *new* by type; the transition time moves only when the status does."""
     old = next((c for c in current if c.type == new.type), None)

@@ -27,6 +27,8 @@ ROUTER_LABEL = f"{GROUP}/router"
 RUN_LABEL = f"{GROUP}/run"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 STAGE_LABEL = f"{GROUP}/stage"
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+"""On the pods of a Job: its name, by Kubernetes itself."""
 
 # Finalizers
 ARTIFACT_FINALIZER = f"{GROUP}/artifact"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from largeforge.api.common import ErrorDetail, Metric, ObjectRef
 from largeforge.api.finetunejobstatus import ArtifactRecord, Digest, Line, Progress, ResolvedBase, Uri
-from largeforge.api.meta import Condition
+from largeforge.api.meta import Conditions
 from largeforge.api.model import Model
 
 Figure = Annotated[str, Field(max_length=16)]
@@ -145,13 +145,7 @@ class QuantizeJobStatus(Model):
     Failed or Suspended."""
     message: Annotated[str, Field(max_length=2048)] = ""
     """The one thing that it waits for, or how it ended."""
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = []
+    conditions: Conditions = []
     """Complete, Failed, Suspended, Stalled; Validated, StorageReachable, DatasetValid, Running, GatePassed,
     Published."""
     source_text: Annotated[str, Field(max_length=640)] = ""

@@ -7,14 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from largeforge.api.names import INFERENCESERVICE_LABEL
+from largeforge.api.names import INFERENCESERVICE_LABEL, JOB_NAME_LABEL
 from largeforge.cli.session import CliError, Terminal
 from largeforge.cli.state import row
 from largeforge.cli.targets import short
 from largeforge.kube.cluster import PODS, Manifest
-
-JOB_NAME = "batch.kubernetes.io/job-name"
-"""On the pods of Jobs. Those that look at the files of a service carry its label too; an engine's pod has no Job."""
 
 
 async def pods_of(cluster: Terminal, owner: Manifest) -> list[Manifest]:
@@ -23,10 +20,11 @@ async def pods_of(cluster: Terminal, owner: Manifest) -> list[Manifest]:
     namespace = metadata["namespace"]
     if owner["kind"] == "InferenceService":
         found = await cluster.list(PODS, namespace, labels={INFERENCESERVICE_LABEL: metadata["name"]})
-        found = [pod for pod in found if JOB_NAME not in pod["metadata"].get("labels", {})]
+        # An engine's pod has no Job, whatever labels the Jobs of others carry.
+        found = [pod for pod in found if JOB_NAME_LABEL not in pod["metadata"].get("labels", {})]
     else:
         job = ((owner.get("status") or {}).get("run") or {}).get("jobName")
-        found = await cluster.list(PODS, namespace, labels={JOB_NAME: job}) if job else []
+        found = await cluster.list(PODS, namespace, labels={JOB_NAME_LABEL: job}) if job else []
     if not found:
         raise CliError(f"{short(owner)} has no pod: {_why(owner)}")
     return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))

@@ -82,7 +82,7 @@ def judge_answer(probe: Probe, said: Said) -> Trouble | None:
     if probe.expect_regex is None:
         return None if said.text else Trouble("spec.probe.prompt: the answer is empty")
     try:
-        pattern = re2.compile(probe.expect_regex, _OPTIONS)  # type: ignore[no-untyped-call]
+        pattern = re2.compile(probe.expect_regex, _OPTIONS)  # type: ignore[no-untyped-call]  # re2 has no annotations
     except re2.error:
         return Trouble(f"spec.probe.expectRegex: {probe.expect_regex!r} is not a regular expression of RE2; mend it")
     if pattern.search(said.text):

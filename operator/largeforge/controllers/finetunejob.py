@@ -23,9 +23,10 @@ from largeforge.controllers.holds import not_allowed, rerun_refused
 from largeforge.controllers.observation import Observed, observe
 from largeforge.controllers.plan import Plan, execute, read, report_unreadable
 from largeforge.controllers.podstate import Problem
+from largeforge.controllers.publication import NAME_SECONDS
 from largeforge.controllers.runs import begin, go_on
 from largeforge.controllers.settings import Settings
-from largeforge.controllers.settling import NAME_SECONDS, settle
+from largeforge.controllers.settling import settle
 from largeforge.controllers.situation import Situation
 from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import FINETUNEJOBS, Invalid

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from largeforge.api.common import ErrorDetail
 from largeforge.api.deliver import DeliverConfig, DeliverResult
 from largeforge.api.inspect import Facts, InspectConfig, InspectResult
-from largeforge.api.names import Reason
+from largeforge.api.names import JOB_NAME_LABEL, Reason
 from largeforge.api.redact import redact, redacted
 from largeforge.controllers.attempts import pods_of
 from largeforge.controllers.plan import Deletion
@@ -37,7 +37,6 @@ AGAIN_SECONDS = 5.0
 """How often a Job that goes on is looked at: its pods wake nobody."""
 RETRY = timedelta(minutes=5)
 """After a failure the same question is asked again: the files may have come by then."""
-JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 MESSAGE_LIMIT = 1500
 
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,62}")
@@ -121,7 +120,7 @@ def _of_job(
 ) -> Step[R]:
     ended = _ended(job)
     if ended is not None and question.since is not None and ended < question.since:
-        return Step(on_the_way, delete=[_deletion(job)], again_after=AGAIN_SECONDS)
+        return Step(on_the_way, delete=[Deletion.of(JOBS, job)], again_after=AGAIN_SECONDS)
     result = _answer(pods, question)
     if result is not None and result.outcome == "Succeeded":
         return Step(result)
@@ -131,7 +130,7 @@ def _of_job(
     left = (ended + RETRY - now).total_seconds()
     if left > 0:
         return Step(failure, again_after=left)
-    return Step(failure, delete=[_deletion(job)], again_after=AGAIN_SECONDS)
+    return Step(failure, delete=[Deletion.of(JOBS, job)], again_after=AGAIN_SECONDS)
 
 
 def _ended(job: Manifest) -> datetime | None:
@@ -139,10 +138,6 @@ def _ended(job: Manifest) -> datetime | None:
         if condition["type"] in ("Complete", "Failed") and condition.get("status") == "True":
             return datetime.fromisoformat(condition["lastTransitionTime"])
     return None
-
-
-def _deletion(job: Manifest) -> Deletion:
-    return Deletion(JOBS, job["metadata"]["name"], job["metadata"]["uid"])
 
 
 def _newest_first(pods: Sequence[Manifest]) -> list[Manifest]:

@@ -14,9 +14,9 @@ from largeforge.controllers.attempts import ending, has_ended, pause_before
 from largeforge.controllers.observation import Observed
 from largeforge.controllers.plan import Deletion, Event, Plan
 from largeforge.controllers.podstate import Problem, is_over, lost_node
-from largeforge.controllers.settling import is_alive, job_deletion
+from largeforge.controllers.runchildren import is_alive
 from largeforge.controllers.situation import Situation, at_attempt
-from largeforge.kube.cluster import Manifest
+from largeforge.kube.cluster import JOBS, Manifest
 from largeforge.resources.preflight import left_out_claims, preflight_config_map, preflight_job
 from largeforge.resources.training import run_config_map, training_job
 
@@ -105,7 +105,7 @@ def leftovers(observed: Observed, run: RunRecord) -> list[Deletion]:
     What is kept, for its logs: the attempt before, and the preflight that passed.
     """
     others = [batch for name, batch in observed.jobs.items() if name != run.job_name and is_alive(batch)]
-    return [job_deletion(batch) for batch in others if not has_ended(batch) or not _is_kept(batch, run)]
+    return [Deletion.of(JOBS, batch) for batch in others if not has_ended(batch) or not _is_kept(batch, run)]
 
 
 def _is_kept(batch: Manifest, run: RunRecord) -> bool:

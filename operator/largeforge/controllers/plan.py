@@ -50,6 +50,11 @@ class Deletion:
     name: str
     uid: str
 
+    @classmethod
+    def of(cls, resource: Resource, manifest: Manifest) -> Deletion:
+        """The deletion of *manifest*, and not of a namesake made after it."""
+        return cls(resource, manifest["metadata"]["name"], manifest["metadata"]["uid"])
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -24,13 +24,13 @@ from largeforge.controllers.finetunejob import installation
 from largeforge.controllers.holds import not_allowed, rerun_refused
 from largeforge.controllers.plan import Plan, execute, read, report_unreadable
 from largeforge.controllers.podstate import Problem
+from largeforge.controllers.publication import NAME_SECONDS
 from largeforge.controllers.quantizeobservation import Observed, observe
 from largeforge.controllers.quantizeruns import begin, go_on
 from largeforge.controllers.quantizesettling import settle
 from largeforge.controllers.quantizesituation import Situation
 from largeforge.controllers.quantizestatus import HOLDS, QuantizeSpeaker
 from largeforge.controllers.settings import Settings
-from largeforge.controllers.settling import NAME_SECONDS
 from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import QUANTIZEJOBS, Invalid
 from largeforge.resources.progress import ProgressTarget

@@ -22,9 +22,9 @@ from largeforge.controllers.quantizeendings import after_attempt
 from largeforge.controllers.quantizephases import doing_of
 from largeforge.controllers.quantizesituation import Situation, at_attempt
 from largeforge.controllers.quantizewatching import watch_attempt
-from largeforge.controllers.settling import config_deletion, is_alive, job_deletion
+from largeforge.controllers.runchildren import all_of, is_alive
 from largeforge.controllers.situation import inactive, over, remaining
-from largeforge.kube.cluster import Manifest
+from largeforge.kube.cluster import JOBS, Manifest
 from largeforge.resources.quantizeconfig import step_config_map
 from largeforge.resources.quantizepod import step_job
 from largeforge.resources.quantizestorage import needs_cache
@@ -44,10 +44,7 @@ def begin(job: QuantizeJob, here: Situation, *, digest: str) -> Plan:
         fields=fields,
     )
     return Plan(
-        delete=[
-            *map(job_deletion, filter(is_alive, here.observed.jobs.values())),
-            *map(config_deletion, here.observed.configs),
-        ],
+        delete=all_of(here.observed.jobs, here.observed.configs),
         events=[Event(Reason.STARTED, f"run {number} begins{_changed(before, fields)}")],
         status=here.speaker.begins(at_attempt(job, run, 1)),
     )
@@ -170,7 +167,7 @@ def _overdue(job: QuantizeJob, run: QuantizeRunRecord, here: Situation) -> Plan:
     cause = ErrorDetail(reason=why.reason, message=why.message, field="spec.activeDeadlineSeconds")
     running = [batch for batch in here.observed.jobs.values() if is_alive(batch) and not has_ended(batch)]
     return Plan(
-        delete=list(map(job_deletion, running)),
+        delete=[Deletion.of(JOBS, batch) for batch in running],
         events=[Event(why.reason, f"run {run.number} failed: {why.message}", "Warning")],
         status=here.speaker.failed(over(run, here.now, outcome="Failed"), cause, why),
     )
@@ -182,7 +179,7 @@ def _leftovers(run: QuantizeRunRecord, here: Situation) -> list[Deletion]:
     What is kept, for its logs: of this run, the attempt before, and each that ended well.
     """
     others = [batch for name, batch in here.observed.jobs.items() if name != run.job_name and is_alive(batch)]
-    return [job_deletion(batch) for batch in others if not has_ended(batch) or not _is_kept(batch, run)]
+    return [Deletion.of(JOBS, batch) for batch in others if not has_ended(batch) or not _is_kept(batch, run)]
 
 
 def _is_kept(batch: Manifest, run: QuantizeRunRecord) -> bool:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import timedelta
-
 from largeforge.api.meta import Condition, condition
-from largeforge.api.names import FAILED, GATE_PASSED, PUBLISHED, Reason
+from largeforge.api.names import FAILED, GATE_PASSED, Reason
 from largeforge.api.quantizejob import QuantizeJob
 from largeforge.api.quantizejobstatus import MethodAttempt, QuantizeJobStatus, QuantizeRunRecord
 from largeforge.controllers.phases import no, yes
 from largeforge.controllers.plan import Event, Plan
 from largeforge.controllers.podstate import Problem
+from largeforge.controllers.publication import publication
 from largeforge.controllers.quantizeendings import begin_method
 from largeforge.controllers.quantizegate import Chosen, Next, conclude, judged, words
 from largeforge.controllers.quantizesituation import Situation
-from largeforge.controllers.settling import NAME_SECONDS, config_deletion, is_alive, job_deletion
-from largeforge.resources.publishing import QUANTIZED, is_published_by, missing_of, published_expert
+from largeforge.controllers.runchildren import all_of, at_their_time
+from largeforge.resources.publishing import QUANTIZED
 
 
 def settle(job: QuantizeJob, run: QuantizeRunRecord, here: Situation) -> Plan:
     """Judge and publish what the run wrote, and remove its children when their time is over."""
     plan = _judge(job, run, here) if run.outcome == "Succeeded" else Plan(status=here.speaker.unchanged())
-    ttl = job.spec.ttl_seconds_after_finished
-    settled = plan.status is not None and getattr(plan.status, "run").outcome is not None  # noqa: B009
-    if ttl is None or run.completion_time is None or not settled:
-        return plan
-    left = (run.completion_time + timedelta(seconds=ttl) - here.now).total_seconds()
-    if left > 0:
-        return replace(plan, again_after=min(filter(None, (plan.again_after, left))))
-    jobs = map(job_deletion, filter(is_alive, here.observed.jobs.values()))
-    return replace(plan, delete=[*jobs, *map(config_deletion, here.observed.configs)])
+    status = plan.status
+    if isinstance(status, QuantizeJobStatus) and status.run is not None and status.run.outcome is None:
+        return plan  # a looser gate has opened the run again
+    children, ttl = all_of(here.observed.jobs, here.observed.configs), job.spec.ttl_seconds_after_finished
+    return at_their_time(plan, children, ended=run.completion_time, ttl_seconds=ttl, now=here.now)
 
 
 def _judge(job: QuantizeJob, run: QuantizeRunRecord, here: Situation) -> Plan:
@@ -72,32 +66,16 @@ def _gate_condition(chosen: MethodAttempt) -> Condition:
 
 def _publish(job: QuantizeJob, here: Situation, chosen: MethodAttempt, attempts: list[MethodAttempt]) -> Plan:
     """A run is complete when its Expert, if one is asked for, is there and ours."""
-    publish, expert, passed = job.spec.publish, here.observed.expert, _gate_condition(chosen)
-    if publish is None:
-        said = no(PUBLISHED, Reason.NOT_REQUESTED, "spec.publish is not set")
-        return _complete(job, here.speaker.settled(passed, said, chosen=chosen, attempts=attempts, complete=True))
-    name = publish.expert.name
-    if expert is not None and not is_published_by(expert, job, how=QUANTIZED):
-        message = f"spec.publish.expert.name: Expert {name!r} is another one's; choose another name, or delete it"
-        said = no(PUBLISHED, Reason.NAME_TAKEN, message)
-        status = here.speaker.settled(passed, said, chosen=chosen, attempts=attempts, complete=False)
-        return Plan(status=status, again_after=NAME_SECONDS)
-    desired = published_expert(job, publish.expert, how=QUANTIZED)
-    if expert is None:
-        if chosen.verdict == "Failed":
-            said = no(PUBLISHED, passed.reason, f"Expert {name!r} is not made: {passed.message}")
-            return _complete(job, here.speaker.settled(passed, said, chosen=chosen, attempts=attempts, complete=True))
-        said = no(PUBLISHED, Reason.PENDING, f"Expert {name!r} is being made")
-        status = here.speaker.settled(passed, said, chosen=chosen, attempts=attempts, complete=False)
-        return Plan(publish=[desired], status=status, again_after=1)
-    said = yes(PUBLISHED, Reason.PUBLISHED, f"Expert {name!r}")
-    plan = _complete(job, here.speaker.settled(passed, said, chosen=chosen, attempts=attempts, complete=True))
-    lacking = missing_of(desired, expert)
-    return plan if lacking is None else Plan(publish=[lacking], events=plan.events, status=plan.status)
+    passed = _gate_condition(chosen)
+    wish = job.spec.publish.expert if job.spec.publish is not None else None
+    withheld = passed if chosen.verdict == "Failed" else None
+    found = publication(job, wish, here.observed.expert, how=QUANTIZED, withheld=withheld)
+    status = here.speaker.settled(passed, found.said, chosen=chosen, attempts=attempts, complete=found.complete)
+    events = _completed(job, status) if found.complete else []
+    return Plan(publish=found.publish, events=events, status=status, again_after=found.again_after)
 
 
-def _complete(job: QuantizeJob, status: QuantizeJobStatus) -> Plan:
+def _completed(job: QuantizeJob, status: QuantizeJobStatus) -> list[Event]:
     was = job.status.phase == status.phase and job.status.artifact_run == status.artifact_run
     number = status.run.number if status.run else 0
-    said = [] if was else [Event(Reason.SUCCEEDED, f"run {number}: {status.message}")]
-    return Plan(events=said, status=status)
+    return [] if was else [Event(Reason.SUCCEEDED, f"run {number}: {status.message}")]

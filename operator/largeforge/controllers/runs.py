@@ -14,13 +14,13 @@ from largeforge.controllers import runsources
 from largeforge.controllers.attempts import ending, has_ended
 from largeforge.controllers.holds import listed
 from largeforge.controllers.making import leftovers, make_attempt
-from largeforge.controllers.plan import Event, Plan
+from largeforge.controllers.plan import Deletion, Event, Plan
 from largeforge.controllers.podstate import Problem
+from largeforge.controllers.runchildren import all_of, is_alive
 from largeforge.controllers.runendings import after_attempt
-from largeforge.controllers.settling import config_deletion, is_alive, job_deletion
 from largeforge.controllers.situation import Situation, at_attempt, inactive, over, remaining, used
 from largeforge.controllers.watching import watch_attempt
-from largeforge.kube.cluster import Manifest
+from largeforge.kube.cluster import JOBS, Manifest
 
 
 def begin(job: FineTuneJob, here: Situation, *, digest: str) -> Plan:
@@ -38,10 +38,7 @@ def begin(job: FineTuneJob, here: Situation, *, digest: str) -> Plan:
     )
     changed = _changed(before, fields)
     return Plan(
-        delete=[
-            *map(job_deletion, filter(is_alive, here.observed.jobs.values())),
-            *map(config_deletion, here.observed.configs),
-        ],
+        delete=all_of(here.observed.jobs, here.observed.configs),
         events=[Event(Reason.STARTED, f"run {number} begins{changed}")],
         status=here.speaker.begins(at_attempt(job, run, 1)),
     )
@@ -92,7 +89,7 @@ def _overdue(job: FineTuneJob, run: RunRecord, here: Situation, current: Manifes
     running = [batch for batch in here.observed.jobs.values() if is_alive(batch) and not has_ended(batch)]
     usage = used(job, here, current) if current is not None else job.status.usage
     return Plan(
-        delete=list(map(job_deletion, running)),
+        delete=[Deletion.of(JOBS, batch) for batch in running],
         events=[Event(why.reason, f"run {run.number} failed: {why.message}", "Warning")],
         status=here.speaker.failed(ended, cause, why, result=None, usage=usage),
     )

@@ -114,7 +114,7 @@ def to_delete(
 ) -> list[Deletion]:
     """What was made and is not wanted any more."""
     return [
-        Deletion(kind, seen["metadata"]["name"], seen["metadata"]["uid"])
+        Deletion.of(kind, seen)
         for kind, manifest in wanted.items()
         if manifest is None and (seen := children.seen.get(kind)) is not None and _is_ours(service, seen)
     ]

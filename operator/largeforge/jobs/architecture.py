@@ -64,7 +64,8 @@ def resolved(folder: Path) -> tuple[Config, str]:
     No code of the model's own is run, whatever the configuration asks for.
     """
     # Nothing of a configuration needs torch, which costs 3 s and 600 MB: none of the 804 of transformers 5.23 changes
-    # without it. Where it is imported already, it stays.
+    # without it. Where it is imported already, it stays. With None there, an import says that there is no such module,
+    # which the annotation of sys.modules does not know.
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would miss torch aloud
     from transformers import AutoConfig, __version__

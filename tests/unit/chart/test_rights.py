@@ -39,13 +39,14 @@ INDIRECT = {
 
 
 def named_reads() -> Iterator[tuple[str, Resource]]:
-    """Each verb with a resource by name in the controllers: `cluster.get(JOBS, ...)`, `Deletion(JOBS, ...)`."""
+    """Each verb with a resource by name in the controllers: `cluster.get(JOBS, ...)`, `Deletion.of(JOBS, ...)`."""
     for path in SOURCES.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            verb = {"get": "get", "_get": "get", "list": "list", "Deletion": "delete"}.get(called)
+            deletes = ast.unparse(node.func) in ("Deletion", "Deletion.of")
+            verb = "delete" if deletes else {"get": "get", "_get": "get", "list": "list"}.get(called)
             for argument in node.args[:2]:
                 if verb and isinstance(argument, ast.Name) and argument.id in RESOURCES:
                     yield verb, RESOURCES[argument.id]
