@@ -194,6 +194,15 @@ async def test_progress_follows_the_real_watch_to_the_end(kubeconfig, job):
         assert await process.wait() == 0
 
 
+@pytest.fixture
+def interruptible():
+    """A shell that starts the tests in the background has them, and all that they start, ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 async def test_an_interrupt_ends_progress_with_the_code_that_shells_know(kubeconfig, job):
     name, _ = job
     async with started(kubeconfig, "-m", "largeforge.cli", "progress", name) as process:
