@@ -42,8 +42,14 @@ def prepare_programs() -> None:
 
 
 def prepare_cluster() -> None:
-    """The cluster with LargeForge on it, and a base model in the tests' namespace."""
+    """
+    A cluster without earlier objects, LargeForge on it, and a base model in the tests' namespace.
+
+    What a demo or a run that was killed has left takes processors and memory of the only node: pods of the tests
+    would wait for them.
+    """
     images.check_disk()
+    cluster.renew()
     cluster.up()
     images.build()
     images.load()

@@ -29,6 +29,9 @@ class Cluster(Protocol):
     def down(self) -> None:
         """End its processes and remove its state."""
 
+    def renew(self) -> None:
+        """End its processes and remove its objects and volumes; images may stay."""
+
     def status(self) -> dict[str, Any]:
         """What runs; `ready` is a boolean in it."""
 
@@ -70,6 +73,11 @@ def stop() -> None:
 def down() -> None:
     """End its processes and remove its state; nothing is left on the machine but cached programs and images."""
     chosen().down()
+
+
+def renew() -> None:
+    """Make the next `up` begin with no objects and no volumes; images and certificates may stay."""
+    chosen().renew()
 
 
 def status() -> dict[str, Any]:

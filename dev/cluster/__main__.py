@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("up", help="make the cluster run and be ready; nothing is done when it is")
     commands.add_parser("stop", help="end its processes; its state stays for the next `up`")
     commands.add_parser("down", help="end its processes and remove its state")
+    commands.add_parser("renew", help="end its processes and remove objects and volumes; images stay")
     commands.add_parser("status", help="what runs, as JSON; exit code 1 when it is not ready")
     commands.add_parser("programs", help="only build the programs that are missing")
     load = commands.add_parser("load", help="import an OCI archive into the cluster")
@@ -48,6 +49,8 @@ def _run(arguments: argparse.Namespace) -> int:
         cluster.stop()
     elif arguments.command == "down":
         cluster.down()
+    elif arguments.command == "renew":
+        cluster.renew()
     elif arguments.command == "programs":
         ensure_programs()
     elif arguments.command == "load":

@@ -89,6 +89,13 @@ def down() -> None:
         shutil.rmtree(KUBECONFIG.parent, ignore_errors=True)
 
 
+def renew() -> None:
+    """Remove the cluster, if there is one: kind cannot keep a part of it."""
+    _require_engine()
+    if _exists():
+        down()
+
+
 def status() -> dict[str, Any]:
     """What runs, for people and programs."""
     ready = engine_answers() and shutil.which("kind") is not None and _exists()

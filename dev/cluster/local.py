@@ -95,6 +95,18 @@ def down() -> None:
             run("rm", "-rf", "--one-file-system", CLUSTER)
 
 
+def renew() -> None:
+    """`stop`, and remove objects, pods and volumes; containerd's images and the certificates stay."""
+    with _lock():
+        _tell_whose_pods_end()
+        _stop()
+        with step(f"remove the objects, pods and volumes in {CLUSTER}", remedy=f"see what holds files in {CLUSTER}"):
+            host.unmount_below(CLUSTER)
+            PATHS.complete.unlink(missing_ok=True)
+            state = (PATHS.etcd, PATHS.kubelet, PATHS.cni, PATHS.volumes, PATHS.pod_logs, PATHS.logs)
+            run("rm", "-rf", "--one-file-system", *state)
+
+
 def status() -> dict[str, Any]:
     """What runs, for people and programs."""
     process = probes.own_node()
