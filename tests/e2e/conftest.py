@@ -9,10 +9,11 @@ from openai import OpenAI
 
 from dev import demo, training
 from dev.install import EXAMPLE, api_key, base_url
-from dev.kubectl import kubectl, wait_true
+from dev.kubectl import apply, kubectl, wait_true
 from dev.testing import E2E_NAMESPACE, RUNS_NAMESPACE
 from tests.e2e import ground as grounds
 from tests.e2e.chain import Chain
+from tests.e2e.quantizing import rows
 
 KINDS = "experts,finetunejobs,quantizejobs,inferenceservices"
 
@@ -51,3 +52,11 @@ def ground() -> Iterator[None]:
     yield
     kubectl("delete", "finetunejobs,experts", "--all", "--wait=false", namespace=RUNS_NAMESPACE)
     kubectl("delete", "deployment", "hub", "--ignore-not-found", "--wait=false", namespace=RUNS_NAMESPACE)
+
+
+@pytest.fixture(scope="module")
+def quantizing(namespace: str) -> Iterator[str]:
+    """The namespace with the model, rows for QuantizeJobs, and none of those of another module."""
+    apply(rows(), namespace=namespace)
+    yield namespace
+    kubectl("delete", "quantizejobs", "--all", "--wait=false", namespace=namespace)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 
+from largeforge.api.deliver import DeliverConfig
 from largeforge.api.meta import condition
 from largeforge.api.quantizejob import QuantizeJob
 from largeforge.controllers.quantizejob import decide, observe, reconcile
@@ -216,6 +217,34 @@ class World:
             await self.settle()
         assert not left
         return self
+
+    def removals(self):
+        """The Jobs that remove files, and have not ended."""
+        return [j for j in self.cluster.all(JOBS) if "-remove-" in j["metadata"]["name"] and "status" not in j]
+
+    def removed(self, *, error=None):
+        """They end well, or with *error*; returns the folders that they were asked to remove."""
+        folders = []
+        for batch in self.removals():
+            (container,) = batch["spec"]["template"]["spec"]["containers"]
+            question = DeliverConfig.model_validate_json(container["env"][0]["value"])
+            folders.append(question.target_uri)
+            outcome = {"outcome": "Failed", "error": error} if error else {"outcome": "Succeeded"}
+            answer = json.dumps(outcome | {"request": question.request, "uri": question.target_uri})
+            job = finished(batch, "Failed" if error else "Complete", time=self.time.isoformat())
+            made = pod(self.cluster.put(job), code=65 if error else 0, message=answer)
+            for status in made["status"]["containerStatuses"]:
+                status["name"] = container["name"]
+            self.cluster.put(made)
+        return folders
+
+    async def tidy(self):
+        """Let all that is asked for be removed; the folders, in order."""
+        folders = []
+        while self.removals():
+            folders += self.removed()
+            await self.settle()
+        return folders
 
     def wait(self, seconds):
         self.time += timedelta(seconds=seconds)

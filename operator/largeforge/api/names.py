@@ -48,6 +48,7 @@ STORAGE_REACHABLE = "StorageReachable"
 DATASET_VALID = "DatasetValid"
 GATE_PASSED = "GatePassed"
 PUBLISHED = "Published"
+LEFTOVERS_REMOVED = "LeftoversRemoved"
 
 # Condition types of services and experts
 READY = "Ready"
@@ -123,6 +124,7 @@ class Reason:
     INSPECTING = "Inspecting"
     DELIVERING = "Delivering"
     REMOVING = "Removing"
+    REMOVED = "Removed"
     ARTIFACT_NOT_FOUND = "ArtifactNotFound"
     NOT_A_MODEL = "NotAModel"
     NOT_AN_ADAPTER = "NotAnAdapter"

@@ -32,6 +32,8 @@ class SourceRecord(Model):
     """The type of its weights."""
     merged: bool = False
     """Whether an adapter was merged into it first."""
+    removed: bool = False
+    """Whether the merged model was removed after the run."""
 
 
 class CalibrationRecord(Model):
@@ -89,7 +91,9 @@ class MethodAttempt(Model):
     message: Annotated[str, Field(max_length=1024)] = ""
     """The same in words."""
     artifact: ArtifactRecord | None = None
-    """What it wrote; kept whatever the verdict."""
+    """What it wrote."""
+    removed: bool = False
+    """Whether its files were removed, since the run let another method's result out."""
 
 
 class QuantizeRunRecord(Model):
@@ -147,7 +151,7 @@ class QuantizeJobStatus(Model):
     """The one thing that it waits for, or how it ended."""
     conditions: Conditions = []
     """Complete, Failed, Suspended, Stalled; Validated, StorageReachable, DatasetValid, Running, GatePassed,
-    Published."""
+    Published, LeftoversRemoved."""
     source_text: Annotated[str, Field(max_length=640)] = ""
     """The model to make smaller, in one word for the column."""
     run: QuantizeRunRecord | None = None

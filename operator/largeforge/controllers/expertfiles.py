@@ -23,13 +23,10 @@ from largeforge.controllers.podstate import Problem
 from largeforge.kube.cluster import Manifest
 from largeforge.resources.attemptpod import Installation
 from largeforge.resources.deliver import Delivery, deliver_config, deliver_job
-from largeforge.resources.errand import Parent
+from largeforge.resources.errand import REACHING, Parent
 from largeforge.resources.inspect import Subject, inspect_config, inspect_job
 from largeforge.resources.names import adapter_name
 from largeforge.resources.pods import overlay_spec
-
-REACHING = ("nodeSelector", "tolerations", "affinity")
-"""Of the service's overlay, what brings a pod to nodes that reach its claims."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 
 from largeforge.api.meta import Condition, condition
-from largeforge.api.names import GATE_PASSED, PUBLISHED, RUNNING, STORAGE_REACHABLE, VALIDATED, Reason
+from largeforge.api.names import (
+    GATE_PASSED,
+    LEFTOVERS_REMOVED,
+    PUBLISHED,
+    RUNNING,
+    STORAGE_REACHABLE,
+    VALIDATED,
+    Reason,
+)
 from largeforge.controllers.plan import Event
 
 CALM = frozenset(
@@ -15,6 +23,7 @@ CALM = frozenset(
         Reason.WAITING,
         Reason.SUSPENDED,
         Reason.SUCCEEDED,
+        Reason.REMOVING,
         Reason.NOT_REQUESTED,
         Reason.SOURCE_NOT_COMPLETE,
         Reason.RETRYING,  # has an Event of its own, with the attempt that ended
@@ -25,7 +34,7 @@ CALM = frozenset(
 
 def faults(before: Sequence[Condition], after: Sequence[Condition], *, holds: Container[str]) -> Iterator[Event]:
     """A Warning for each condition that has turned False for a fault; *holds* are said once, of Validated."""
-    for kind in (VALIDATED, STORAGE_REACHABLE, RUNNING, GATE_PASSED, PUBLISHED):
+    for kind in (VALIDATED, STORAGE_REACHABLE, RUNNING, GATE_PASSED, PUBLISHED, LEFTOVERS_REMOVED):
         new, old = condition(after, kind), condition(before, kind)
         if new is None or new.status != "False" or new.reason in CALM or (kind == RUNNING and new.reason in holds):
             continue

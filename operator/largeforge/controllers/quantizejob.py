@@ -75,6 +75,7 @@ def decide(
         observed=observed,
         speaker=QuantizeSpeaker(job, now=now, hold=hold),
         images=images(settings),
+        errands=installation(settings),
         progress=progress,
         now=now,
         hold=hold,

@@ -15,9 +15,19 @@ from largeforge.controllers import runsources, storage
 from largeforge.controllers.observation import has_running_pod, own_config_maps
 from largeforge.controllers.plan import read
 from largeforge.controllers.podstate import Problem
+from largeforge.controllers.quantizeleftovers import Named, leftovers
 from largeforge.controllers.runsources import Sources
 from largeforge.controllers.storagelook import Need, look_at_storage, node_of
-from largeforge.kube.cluster import EXPERTS, INFERENCESERVICES, JOBS, PODS, Cluster, Manifest
+from largeforge.kube.cluster import (
+    EXPERTS,
+    FINETUNEJOBS,
+    INFERENCESERVICES,
+    JOBS,
+    PODS,
+    QUANTIZEJOBS,
+    Cluster,
+    Manifest,
+)
 from largeforge.resources.names import quantize_config_name, quantize_step
 from largeforge.resources.owner import controller_uid
 from largeforge.resources.quantizestorage import needed_claims, needed_config_maps
@@ -43,6 +53,8 @@ class Observed:
     """What `spec.source` names; looked at only until the run has its source."""
     configs: Sequence[Manifest] = ()
     """The ConfigMaps of the recorded run; looked for only where they may have to go."""
+    others: Named = field(default_factory=dict)
+    """The objects that may name a folder of the run; looked for only while one may have to go."""
 
 
 async def observe(cluster: Cluster, job: QuantizeJob) -> Observed:
@@ -71,6 +83,7 @@ async def observe(cluster: Cluster, job: QuantizeJob) -> Observed:
         blocked=blocked,
         sources=await runsources.look(cluster, spec.source, namespace) if no_base else Sources(),
         configs=await _configs(cluster, job),
+        others=await _others(cluster, job) if leftovers(job) else {},
     )
 
 
@@ -82,6 +95,18 @@ async def _service(cluster: Cluster, job: QuantizeJob) -> InferenceService | Non
     raw = await cluster.get(INFERENCESERVICES, job.metadata.namespace, name)
     found = None if raw is None else read(InferenceService, raw)
     return None if isinstance(found, ValidationError) else found
+
+
+async def _others(cluster: Cluster, job: QuantizeJob) -> dict[str, list[Manifest]]:
+    namespace, own = job.metadata.namespace, job.metadata.uid
+    kinds = {
+        "Expert": EXPERTS,
+        "InferenceService": INFERENCESERVICES,
+        "FineTuneJob": FINETUNEJOBS,
+        "QuantizeJob": QUANTIZEJOBS,
+    }
+    found = {name: await cluster.list(kind, namespace) for name, kind in kinds.items()}
+    return {name: [each for each in objects if each["metadata"].get("uid") != own] for name, objects in found.items()}
 
 
 async def _configs(cluster: Cluster, job: QuantizeJob) -> list[Manifest]:

@@ -184,8 +184,8 @@ def _leftovers(run: QuantizeRunRecord, here: Situation) -> list[Deletion]:
 
 def _is_kept(batch: Manifest, run: QuantizeRunRecord) -> bool:
     labels, name = batch["metadata"]["labels"], batch["metadata"]["name"]
-    if int(labels[RUN_LABEL]) != run.number:
-        return False
+    if labels.get(RUN_LABEL) != str(run.number):
+        return False  # of an earlier run, or one that removes what an earlier run left
     if name.rpartition("-a")[0] == run.job_name.rpartition("-a")[0]:
         return int(labels[ATTEMPT_LABEL]) >= run.attempt - 1
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from largeforge.api.meta import Condition, condition
-from largeforge.api.names import FAILED, GATE_PASSED, Reason
+from largeforge.api.names import FAILED, GATE_PASSED, RUN_LABEL, Reason
 from largeforge.api.quantizejob import QuantizeJob
 from largeforge.api.quantizejobstatus import MethodAttempt, QuantizeJobStatus, QuantizeRunRecord
 from largeforge.controllers.phases import no, yes
@@ -12,18 +12,22 @@ from largeforge.controllers.podstate import Problem
 from largeforge.controllers.publication import publication
 from largeforge.controllers.quantizeendings import begin_method
 from largeforge.controllers.quantizegate import Chosen, Next, conclude, judged, words
+from largeforge.controllers.quantizeremoval import remove_leftovers
 from largeforge.controllers.quantizesituation import Situation
 from largeforge.controllers.runchildren import all_of, at_their_time
 from largeforge.resources.publishing import QUANTIZED
 
 
 def settle(job: QuantizeJob, run: QuantizeRunRecord, here: Situation) -> Plan:
-    """Judge and publish what the run wrote, and remove its children when their time is over."""
+    """Judge and publish what the run wrote, remove the files that nobody needs, and its children in their time."""
     plan = _judge(job, run, here) if run.outcome == "Succeeded" else Plan(status=here.speaker.unchanged())
     status = plan.status
     if isinstance(status, QuantizeJobStatus) and status.run is not None and status.run.outcome is None:
         return plan  # a looser gate has opened the run again
-    children, ttl = all_of(here.observed.jobs, here.observed.configs), job.spec.ttl_seconds_after_finished
+    plan = remove_leftovers(plan, job, here)
+    # Those that remove files have a time of their own.
+    steps = {name: batch for name, batch in here.observed.jobs.items() if RUN_LABEL in batch["metadata"]["labels"]}
+    children, ttl = all_of(steps, here.observed.configs), job.spec.ttl_seconds_after_finished
     return at_their_time(plan, children, ended=run.completion_time, ttl_seconds=ttl, now=here.now)
 
 

@@ -10,6 +10,7 @@ from largeforge.api.quantizejobstatus import QuantizeRunRecord
 from largeforge.controllers.podstate import Problem
 from largeforge.controllers.quantizeobservation import Observed
 from largeforge.controllers.quantizestatus import QuantizeSpeaker
+from largeforge.resources.attemptpod import Installation
 from largeforge.resources.names import quantize_job_name, quantize_step
 from largeforge.resources.progress import ProgressTarget
 from largeforge.resources.quantizepod import Images
@@ -22,6 +23,8 @@ class Situation:
     observed: Observed
     speaker: QuantizeSpeaker
     images: Images
+    errands: Installation
+    """Of the Jobs that remove files."""
     progress: ProgressTarget | None
     now: datetime
     hold: Problem | None = None

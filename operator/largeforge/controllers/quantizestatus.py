@@ -14,6 +14,7 @@ from largeforge.api.names import (
     DATASET_VALID,
     FAILED,
     GATE_PASSED,
+    LEFTOVERS_REMOVED,
     PUBLISHED,
     RUNNING,
     STALLED,
@@ -264,6 +265,7 @@ class QuantizeSpeaker:
             no(PUBLISHED, Reason.PENDING, "after the methods")
             if self._job.spec.publish
             else no(PUBLISHED, Reason.NOT_REQUESTED, "spec.publish is not set"),
+            no(LEFTOVERS_REMOVED, Reason.PENDING, "after the run"),
         ]
 
     def _unchecked(self) -> Condition:

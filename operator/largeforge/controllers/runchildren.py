@@ -32,4 +32,4 @@ def at_their_time(
     left = (ended + timedelta(seconds=ttl_seconds) - now).total_seconds()
     if left > 0:
         return replace(plan, again_after=min(filter(None, (plan.again_after, left))))
-    return replace(plan, delete=children)
+    return replace(plan, delete=[*plan.delete, *children])

@@ -25,9 +25,10 @@ def remove(target: Target, *, digest: str, field: str) -> bool:
         raise folder.wrong("is not removed: it is a symbolic link; remove it yourself", SymlinkRefusedError)
     found = _digest(folder)
     if found != digest:
+        keep = ", or keep it with deletionPolicy: Retain" if field == "spec.deletionPolicy" else ""
         raise folder.wrong(
             f"is not removed: its weights have the digest {found[:12]}…, and {digest[:12]}… is meant; remove the folder"
-            " yourself, or keep it with deletionPolicy: Retain",
+            f" yourself{keep}",
             DigestDiffersError,
         )
     with target.writing():

@@ -1,6 +1,7 @@
 """A Job that answers one question about files: it is asked by an environment variable, so that one object is all of it.
 
-Its pods do not carry the parent's label: of an InferenceService that label is what its Service sends requests to.
+Its pods do not carry the parent's label: of an InferenceService that label is what its Service sends requests to. Those
+of a QuantizeJob do: its next run waits until no pod of it writes any more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from largeforge.api.deliver import DeliverConfig
 from largeforge.api.inspect import InspectConfig
 from largeforge.api.messages import QUESTION
 from largeforge.api.meta import ObjectMeta
-from largeforge.api.names import API_VERSION, EXPERT_LABEL, INFERENCESERVICE_LABEL, ExitCode
+from largeforge.api.names import API_VERSION, EXPERT_LABEL, INFERENCESERVICE_LABEL, QUANTIZEJOB_LABEL, ExitCode
 from largeforge.api.run import TERMINATION_LOG
 from largeforge.resources.attemptpod import Installation, common_env
 from largeforge.resources.labels import common_labels
@@ -35,14 +36,16 @@ _REQUESTS = {"cpu": "100m", "memory": "256Mi"}
 _LIMITS = {"cpu": "2", "memory": "2Gi"}
 """It reads weights of any size a piece at a time, 1.6 GB in a second of one core. A tokenizer's JSON is the most that
 it holds: with one of 39 MB it took 316 MB in all."""
-_LABELS = {"Expert": EXPERT_LABEL, "InferenceService": INFERENCESERVICE_LABEL}
+REACHING = ("nodeSelector", "tolerations", "affinity")
+"""Of a user's overlay, what decides which claims a pod can reach."""
+_LABELS = {"Expert": EXPERT_LABEL, "InferenceService": INFERENCESERVICE_LABEL, "QuantizeJob": QUANTIZEJOB_LABEL}
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
     """The object that asks."""
 
-    kind: Literal["Expert", "InferenceService"]
+    kind: Literal["Expert", "InferenceService", "QuantizeJob"]
     metadata: ObjectMeta
 
 
@@ -67,6 +70,7 @@ def errand_job(errand: Errand, parent: Parent, *, installation: Installation) ->
     """The Job. Its name follows from the parent's and from what is asked."""
     metadata, question = parent.metadata, errand.question
     labels = common_labels(name=metadata.name, component=errand.purpose)
+    own = {_LABELS[parent.kind]: metadata.name}
     volumes, mounts = claim_volumes(errand.mounts)
     asked = {"name": QUESTION, "value": question.model_dump_json(by_alias=True, exclude_defaults=True)}
     container: Manifest = {
@@ -87,7 +91,7 @@ def errand_job(errand: Errand, parent: Parent, *, installation: Installation) ->
         "metadata": {
             "name": errand_name(metadata.name, errand.purpose, question.request),
             "namespace": metadata.namespace,
-            "labels": labels | {_LABELS[parent.kind]: metadata.name},
+            "labels": labels | own,
             "ownerReferences": [owner_reference(API_VERSION, parent.kind, metadata)],
         },
         "spec": {
@@ -99,7 +103,7 @@ def errand_job(errand: Errand, parent: Parent, *, installation: Installation) ->
             "podFailurePolicy": {"rules": _failure_rules()},
             "ttlSecondsAfterFinished": TTL_SECONDS,
             "template": {
-                "metadata": {"labels": labels},
+                "metadata": {"labels": labels | own if parent.kind == "QuantizeJob" else labels},
                 "spec": {
                     "restartPolicy": "Never",
                     "automountServiceAccountToken": False,
