@@ -63,6 +63,9 @@ async def _port(process: asyncio.subprocess.Process) -> int:
 async def _last_words(process: asyncio.subprocess.Process) -> str:
     assert process.stderr is not None  # noqa: S101 - as above
     lines = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
+    # Not left to `_stop`: a signal to a process that has just ended makes Popen reap it, and asyncio's own watcher then
+    # finds no child and warns on standard error (seen with Python 3.11).
+    await process.wait()
     said = lines[-1].removeprefix("error: ") if lines else ""
     return said.replace("timed out waiting for the condition", f"none of its pods ran within {POD_SECONDS} s")
 
