@@ -2,7 +2,7 @@
 PYTHON = .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help setup generate verify lint types test test-unit test-integration test-e2e test-long test-autoawq fuzz \
-	cluster images push demo demo-quantize demo-env down clean
+	cluster images push site demo demo-quantize demo-env down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ down: setup ## remove all that was started: processes, mounts, links, routes, cg
 clean: down ## remove the caches and the development environment too
 	@$(PYTHON) -m dev clean
 	@rm -rf .venv
+
+site: setup ## the documents as a site: build/docs/site/index.html
+	@$(PYTHON) -m dev.site
 
 generate: setup ## write what is generated: CRDs, the reference, golden manifests
 	@$(PYTHON) -m dev generate

@@ -11,10 +11,11 @@ from dev.paths import REPO
 from dev.steps import StepError, run, step
 
 DEVELOPMENT = "dev"
+DOCUMENTS = "docs"
 TORCH = "torch"
 EMBEDDING = "router/embedding"
 COMPILE = "router/compile"
-NAMES = (DEVELOPMENT, TORCH, EMBEDDING, COMPILE, *catalog.IMAGES)
+NAMES = (DEVELOPMENT, DOCUMENTS, TORCH, EMBEDDING, COMPILE, *catalog.IMAGES)
 
 AUTOAWQ = "quantizer-autoawq"
 ON_TORCH = ("trainer", "engine-cpu", "quantizer", AUTOAWQ)
@@ -47,6 +48,8 @@ def arguments(name: str) -> list[str]:
         # Other Pythons and systems get their own lines in it.
         inputs = ["pyproject.toml", "dev/requirements.in", "--override", "dev/overrides.txt"]
         return ["--universal", *extras, *inputs, "-o", "dev/requirements.lock"]
+    if name == DOCUMENTS:
+        return ["--universal", "docs/requirements.in", "-o", "docs/requirements.lock"]
     folder = f"images/{name}"
     below = {"demo-model": "trainer"} | dict.fromkeys(ON_TORCH, TORCH)
     inputs = {

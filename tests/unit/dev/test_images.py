@@ -17,7 +17,7 @@ from dev.paths import REPO
 from dev.steps import StepError
 
 DOCKERFILES = sorted((REPO / "images").glob("*/Dockerfile"))
-LOCKS = [REPO / "dev/requirements.lock", *sorted((REPO / "images").glob("*/*.lock"))]
+LOCKS = [REPO / "dev/requirements.lock", REPO / "docs/requirements.lock", *sorted((REPO / "images").glob("*/*.lock"))]
 SYSTEMS = {"base", "toolchain"}
 WITH_PACKAGE = {"operator", "quantizer", "quantizer-autoawq", "router", "trainer"}
 
