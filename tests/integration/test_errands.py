@@ -19,7 +19,18 @@ from largeforge.kube.transport import APPLY, Request, open_transport, path
 from largeforge.resources.deliver import deliver_job, remove_job
 from largeforge.resources.inspect import inspect_config, inspect_job
 from largeforge.resources.owner import owner_reference
-from tests.unit.errands import ADAPTER, DELIVERY, EXPERT, HERE, HUB_MODEL, MODEL, REMOVAL, SERVICE
+from tests.unit.errands import (
+    ADAPTER,
+    DELIVERY,
+    EXPERT,
+    HERE,
+    HUB_MODEL,
+    MODEL,
+    QUANTIZEJOB,
+    REJECTED,
+    REMOVAL,
+    SERVICE,
+)
 from tests.unit.serving import expert_manifest
 
 pytestmark = pytest.mark.integration
@@ -31,6 +42,7 @@ JOBS_OF_ALL_KINDS = {
     "hub": inspect_job(HUB_MODEL, SERVICE, installation=HERE),
     "deliver": deliver_job(DELIVERY, EXPERT, installation=HERE),
     "remove": remove_job(REMOVAL, EXPERT, installation=HERE),
+    "rejected": remove_job(REJECTED, QUANTIZEJOB, installation=HERE),
 }
 
 

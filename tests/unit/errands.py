@@ -19,6 +19,7 @@ HERE = Installation(
 DIGEST = "a" * 64
 EXPERT = Parent("Expert", ObjectMeta(name="sql", namespace="team", uid="uid-of-sql"))
 SERVICE = Parent("InferenceService", ObjectMeta(name="smol", namespace="team", uid="uid-of-smol"))
+QUANTIZEJOB = Parent("QuantizeJob", ObjectMeta(name="small", namespace="team", uid="uid-of-small"))
 ADAPTER = Subject("Adapter", "pvc://uploads/sql/v2", "spec.artifact.uri")
 MODEL = Subject("Model", "pvc://models/base", "spec.model.uri")
 HUB_MODEL = Subject(
@@ -31,6 +32,7 @@ HUB_MODEL = Subject(
 )
 DELIVERY = Delivery(parse_pvc("pvc://uploads/sql/v2"), DIGEST, parse_pvc("pvc://models/store"), "spec.artifact.uri")
 REMOVAL = Removal(parse_pvc("pvc://models/store").child(DIGEST), DIGEST, "spec.deletionPolicy")
+REJECTED = Removal(parse_pvc("pvc://models/small/small-0123456789ab"), DIGEST, "spec.output.uri")
 
 
 def as_made(manifest, *, uid="uid-of-job", **status):

@@ -1,6 +1,7 @@
 """Faults of the quantization libraries, each worked around in one place.
 
-`tests/e2e/test_quantizer_image.py` runs the libraries without the mends: it fails when one is no longer needed.
+`tests/e2e/test_quantizer_image.py` and `tests/e2e/test_autoawq.py` run the libraries without the mends: they fail when
+one is no longer needed.
 """
 
 from __future__ import annotations

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from largeforge.resources.deliver import deliver_job, remove_job
 from largeforge.resources.inspect import inspect_job
-from tests.unit.errands import ADAPTER, DELIVERY, EXPERT, HERE, HUB_MODEL, MODEL, REMOVAL, SERVICE
+from tests.unit.errands import (
+    ADAPTER,
+    DELIVERY,
+    EXPERT,
+    HERE,
+    HUB_MODEL,
+    MODEL,
+    QUANTIZEJOB,
+    REJECTED,
+    REMOVAL,
+    SERVICE,
+)
 
 
 def test_the_look_at_an_adapter(golden):
@@ -25,3 +36,7 @@ def test_a_delivery(golden):
 
 def test_a_removal(golden):
     golden("remove", remove_job(REMOVAL, EXPERT, installation=HERE))
+
+
+def test_the_removal_of_a_result_that_a_quantizejob_rejected(golden):
+    golden("rejected", remove_job(REJECTED, QUANTIZEJOB, installation=HERE))
