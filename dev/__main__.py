@@ -18,11 +18,19 @@ GENERATORS = (
     ("largeforge.api.crds", "crds"),
     ("largeforge.api.crds", "charts/largeforge/files/crds"),
     ("dev.reference",),
+    ("dev.metricspage",),
     ("dev.argocd",),
     ("dev.chartreadme",),
     ("dev.chart",),
 )
-GENERATED = ("crds", "charts/largeforge/files", "charts/largeforge/README.md", "docs/reference.md", "tests/golden")
+GENERATED = (
+    "crds",
+    "charts/largeforge/files",
+    "charts/largeforge/README.md",
+    "docs/reference.md",
+    "docs/metrics.md",
+    "tests/golden",
+)
 
 
 def generate() -> int:

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from dev import chart
 from tests.integration.conftest import REPO, Server
@@ -63,7 +65,13 @@ def kubeconfig(server: Server, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log(server: Server, kubeconfig: Path, tmp_path: Path) -> Iterator[Path]:
+def port() -> int:
+    """Where the operator has its metrics."""
+    return free_port()
+
+
+@pytest.fixture
+def log(server: Server, kubeconfig: Path, tmp_path: Path, port: int) -> Iterator[Path]:
     """The log of the operator, while it runs."""
     key, said = tmp_path / "key", tmp_path / "operator.log"
     key.write_bytes(secrets.token_bytes(32))
@@ -71,7 +79,7 @@ def log(server: Server, kubeconfig: Path, tmp_path: Path) -> Iterator[Path]:
     environment = {f"LARGEFORGE_{image}_IMAGE": f"{image.lower()}:1" for image in images} | {
         "LARGEFORGE_NAMESPACES": "sales,support",
         "LARGEFORGE_MASTER_KEY_FILE": str(key),
-        "LARGEFORGE_PORT": str(free_port()),
+        "LARGEFORGE_PORT": str(port),
         "KUBECONFIG": str(kubeconfig),
         "HOME": str(tmp_path),
         "PATH": os.environ["PATH"],
@@ -91,7 +99,17 @@ def log(server: Server, kubeconfig: Path, tmp_path: Path) -> Iterator[Path]:
             server.kubectl("delete", "finetunejobs", "--all", "-n", namespace)
 
 
-def test_it_serves_its_namespaces_is_refused_nothing_and_looks_at_no_other(server: Server, log: Path):
+def read_metrics(port: int) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """What Prometheus would read, by name and labels."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    return {
+        (sample.name.removeprefix("largeforge_operator_"), frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_it_serves_its_namespaces_is_refused_nothing_and_looks_at_no_other(server: Server, log: Path, port: int):
     job = manifest(name="namespaced")
     for namespace in (FOREIGN, SERVED):
         metadata = {"name": job["metadata"]["name"], "namespace": namespace}
@@ -106,3 +124,12 @@ def test_it_serves_its_namespaces_is_refused_nothing_and_looks_at_no_other(serve
     assert status(FOREIGN) == {}
     said = log.read_text()
     assert [line for line in said.splitlines() if "cannot" in line or "orbidden" in line] == []
+
+    def metric(name: str, **labels: str) -> float:
+        return read_metrics(port).get((name, frozenset(labels.items())), 0.0)
+
+    until(lambda: metric("objects", kind="FineTuneJob", phase="Pending") == 1, lambda: str(read_metrics(port)))
+    assert metric("reconcile_seconds_count", kind="FineTuneJob") >= 1
+    assert metric("api_requests_total", verb="patch", resource="finetunejobs/status", code="200") >= 1
+    for resource in ("finetunejobs", "pods"):  # kopf's requests are counted with ours: one watch for each namespace
+        assert metric("api_requests_total", verb="watch", resource=resource, code="200") >= 2

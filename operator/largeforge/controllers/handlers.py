@@ -15,6 +15,7 @@ import kopf
 from largeforge.api.names import EXPERT_LABEL, FINETUNEJOB_LABEL, INFERENCESERVICE_LABEL, QUANTIZEJOB_LABEL
 from largeforge.controllers import expert, finetunejob, inferenceservice, quantizejob
 from largeforge.controllers.context import Context
+from largeforge.controllers.fleet import Fleet
 from largeforge.controllers.workqueue import Key, WorkQueue
 from largeforge.kube.cluster import (
     DEPLOYMENTS,
@@ -107,12 +108,14 @@ def wakes(resource: Resource, body: Mapping[str, Any], links: Links, *, gone: bo
     return frozenset(found)
 
 
-def register(registry: kopf.OperatorRegistry, queues: Mapping[Resource, WorkQueue]) -> None:
-    """Let every event of our kinds and their children put keys on *queues*."""
+def register(registry: kopf.OperatorRegistry, queues: Mapping[Resource, WorkQueue], fleet: Fleet) -> None:
+    """Let every event of our kinds and their children put keys on *queues*, and be seen by *fleet*."""
     links = Links()
 
     async def on_event(watched: Resource, body: kopf.Body, event: kopf.RawEvent, **_: Any) -> None:
-        for kind, key in wakes(watched, body, links, gone=event["type"] == "DELETED"):
+        gone = event["type"] == "DELETED"
+        fleet.note(watched, body, gone=gone)
+        for kind, key in wakes(watched, body, links, gone=gone):
             queues[kind].add(key)
 
     for resource in (*CONTROLLERS, *CHILDREN):

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from largeforge.controllers.metrics import REGISTRY
+
 
 @asynccontextmanager
 async def serve_health(port: int, *, ready: asyncio.Event, alive: Callable[[], bool]) -> AsyncIterator[int]:
@@ -25,7 +27,7 @@ async def serve_health(port: int, *, ready: asyncio.Event, alive: Callable[[], b
         return _answer(good=ready.is_set(), otherwise="the watches have not started")
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])

@@ -10,14 +10,17 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import kopf
 
 from largeforge.api.names import MANAGED_BY, MANAGER
 from largeforge.controllers.context import Context
 from largeforge.controllers.enginehttp import HttpEngines, connect_session
+from largeforge.controllers.fleet import KINDS, Fleet
 from largeforge.controllers.handlers import CHILDREN, CONTROLLERS, register
 from largeforge.controllers.health import serve_health
 from largeforge.controllers.keys import read_master_key
+from largeforge.controllers.metrics import CALLS, REGISTRY
 from largeforge.controllers.progressboard import Board
 from largeforge.controllers.progressserver import keep_progress
 from largeforge.controllers.progresstls import ServerTls, authority
@@ -27,6 +30,7 @@ from largeforge.controllers.settings import Settings
 from largeforge.controllers.workqueue import Key, WorkQueue
 from largeforge.kube.client import connect
 from largeforge.kube.cluster import EXPERTS, Cluster, ClusterError, Resource
+from largeforge.kube.traffic import tracing
 from largeforge.kube.transport import access
 from largeforge.resources.progress import ProgressTarget
 
@@ -48,7 +52,7 @@ async def run(settings: Settings) -> None:
     catch_signals(stop)
     async with (
         serve_health(settings.port, ready=ready, alive=lambda: not any(task.done() for task in tasks)),
-        connect() as cluster,
+        connect(observe=CALLS.observe) as cluster,
         connect_session() as session,
     ):
         engines = HttpEngines(session)
@@ -94,7 +98,7 @@ def catch_signals(stop: asyncio.Event) -> None:
 def make_queues(context: Context) -> Queues:
     """One queue for each kind of ours."""
     return {
-        resource: WorkQueue(resource.plural, partial(_call, reconcile, context), workers=context.settings.workers)
+        resource: WorkQueue(KINDS[resource], partial(_call, reconcile, context), workers=context.settings.workers)
         for resource, reconcile in CONTROLLERS.items()
     }
 
@@ -106,7 +110,9 @@ async def watch(
     await wait_for_crds(settings, cluster)
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(login)
-    register(registry, queues)
+    fleet = Fleet()
+    register(registry, queues, fleet)
+    REGISTRY.register(fleet)
     started = asyncio.Event()
     kopf_task = asyncio.create_task(
         kopf.operator(
@@ -126,6 +132,7 @@ async def watch(
             log.info("watching %s", ", ".join(sorted(settings.namespaces)) or "all namespaces")
         await kopf_task
     finally:
+        REGISTRY.unregister(fleet)
         kopf_task.cancel()
 
 
@@ -175,10 +182,13 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-async def login(**_: Any) -> kopf.ConnectionInfo:
-    """The same credentials that our own client uses; kopf asks again when they are refused."""
+async def login(**_: Any) -> kopf.AiohttpSession:
+    """The same credentials that our own client uses; kopf asks again when they are refused.
+
+    The session is ours, as kopf would make it, so that its requests are counted with the others; kopf closes it.
+    """
     found = await access()
-    return kopf.ConnectionInfo(
+    info = kopf.ConnectionInfo(
         server=found.server,
         ca_path=found.ca_file,
         certificate_path=found.certificate_file,
@@ -186,8 +196,15 @@ async def login(**_: Any) -> kopf.ConnectionInfo:
         scheme="Bearer" if found.token else None,
         token=found.token,
         insecure=found.insecure,
-        proxy_url=found.proxy,
     )
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers=info.as_http_headers(),
+        proxy=found.proxy,
+        trust_env=False,
+        trace_configs=[tracing(CALLS.observe)],
+    )
+    return kopf.AiohttpSession(server=found.server, aiohttp_session=session)
 
 
 async def _call(reconcile: Any, context: Context, key: Key) -> float | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from prometheus_client import Counter, Gauge, Histogram
-
+from largeforge.controllers import metrics
 from largeforge.kube.cluster import ClusterError
 
 log = logging.getLogger(__name__)
@@ -19,10 +19,6 @@ LAST_BACKOFF = 120.0
 """Seconds; a cluster that is gone for an hour must not keep its objects waiting much longer than that."""
 DEADLINE = 120.0
 """Seconds that one look may take; a call that hangs must not hold the key for ever."""
-
-RECONCILES = Counter("largeforge_reconciles_total", "Looks at an object, and how they ended", ["kind", "result"])
-SECONDS = Histogram("largeforge_reconcile_seconds", "How long a look took", ["kind"])
-WAITING = Gauge("largeforge_queue_length", "Keys that wait for a worker", ["kind"])
 
 
 class Key(NamedTuple):
@@ -48,11 +44,16 @@ class WorkQueue:
         self._reconcile = reconcile
         self._workers = workers
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._queued: set[Key] = set()
+        self._queued: dict[Key, float] = {}
+        """Since when each waits, by the monotonic clock; the first has waited longest."""
         self._active: set[Key] = set()
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
+        metrics.queue_of(kind)
+        metrics.QUEUE_LENGTH.labels(kind).set_function(lambda: len(self._queued))
+        metrics.QUEUE_OLDEST.labels(kind).set_function(self._oldest)
+        metrics.FAILING.labels(kind).set_function(lambda: len(self._failures))
 
     def add(self, key: Key) -> None:
         """Look at *key* soon: at once, or right after the look that is under way. A wake that was planned is off."""
@@ -61,9 +62,8 @@ class WorkQueue:
         if key in self._active:
             self._again.add(key)
         elif key not in self._queued:
-            self._queued.add(key)
+            self._queued[key] = time.monotonic()
             self._ready.put_nowait(key)
-            WAITING.labels(self.kind).set(len(self._queued))
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Look at *key* in *seconds*, or sooner where that was planned already."""
@@ -84,9 +84,8 @@ class WorkQueue:
     async def _work(self) -> None:
         while True:
             key = await self._ready.get()
-            self._queued.discard(key)
+            del self._queued[key]
             self._active.add(key)
-            WAITING.labels(self.kind).set(len(self._queued))
             try:
                 again = await self._look(key)
             finally:
@@ -107,24 +106,27 @@ class WorkQueue:
 
     async def _look(self, key: Key) -> float | None:
         try:
-            with SECONDS.labels(self.kind).time():
+            with metrics.RECONCILE_SECONDS.labels(self.kind).time():
                 async with asyncio.timeout(DEADLINE):
                     again = await self._reconcile(key)
         except (ClusterError, TimeoutError) as exc:
-            return self._failed(key, f"{type(exc).__name__}: {exc}")
+            reason = exc.reason if isinstance(exc, ClusterError) else "Timeout"
+            return self._failed(key, reason, f"{type(exc).__name__}: {exc}")
         except Exception:  # one object that meets a mistake of ours must not end the worker of all others
             log.exception("%s %s: a mistake in the operator", self.kind, key)
-            return self._failed(key, "see the trace above")
+            return self._failed(key, "Mistake", "see the trace above")
         self._failures.pop(key, None)
-        RECONCILES.labels(self.kind, "ok").inc()
         return again
 
-    def _failed(self, key: Key, cause: str) -> float:
+    def _failed(self, key: Key, reason: str, cause: str) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = backoff(failures)
-        RECONCILES.labels(self.kind, "error").inc()
+        metrics.RECONCILE_ERRORS.labels(self.kind, reason).inc()
         log.warning("%s %s: tried %d times, again in %.1f s: %s", self.kind, key, failures, delay, cause)
         return delay
+
+    def _oldest(self) -> float:
+        return time.monotonic() - next(iter(self._queued.values())) if self._queued else 0.0
 
 
 def backoff(failures: int) -> float:

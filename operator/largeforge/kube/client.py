@@ -32,6 +32,7 @@ from largeforge.kube.cluster import (
     WatchEvent,
 )
 from largeforge.kube.logs import log_lines, log_request
+from largeforge.kube.traffic import Observe
 from largeforge.kube.transport import APPLY, JSON, Missing, Request, Transport, open_transport, path
 from largeforge.kube.watch import list_all, watch_all
 from largeforge.resources.owner import controller_uid
@@ -56,13 +57,15 @@ WRITTEN = {
 
 
 @asynccontextmanager
-async def connect(*, user_agent: str = "largeforge", context: str | None = None) -> AsyncIterator[ApiCluster]:
+async def connect(
+    *, user_agent: str = "largeforge", context: str | None = None, observe: Observe | None = None
+) -> AsyncIterator[ApiCluster]:
     """The cluster that KUBECONFIG names, else the one of this pod, else that of `~/.kube/config`.
 
-    *context* is one of the kubeconfig, its current one by default. Raises `ClusterError` where there are no usable
-    credentials.
+    *context* is one of the kubeconfig, its current one by default; *observe* is told of each request. Raises
+    `ClusterError` where there are no usable credentials.
     """
-    async with open_transport(user_agent=user_agent, context=context) as transport:
+    async with open_transport(user_agent=user_agent, context=context, observe=observe) as transport:
         yield ApiCluster(transport)
 
 

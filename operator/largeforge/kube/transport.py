@@ -24,6 +24,7 @@ from kubernetes.aio.config import (
 )
 
 from largeforge.kube.cluster import ClusterError, Conflict, Invalid, Manifest, Resource
+from largeforge.kube.traffic import Observe, tracing
 
 REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
@@ -148,13 +149,18 @@ async def access() -> Access:
 
 
 @asynccontextmanager
-async def open_transport(*, user_agent: str, context: str | None = None) -> AsyncIterator[Transport]:
+async def open_transport(
+    *, user_agent: str, context: str | None = None, observe: Observe | None = None
+) -> AsyncIterator[Transport]:
     """A transport to the cluster that KUBECONFIG names, else the one of this pod, else that of `~/.kube/config`.
 
-    *context* is one of the kubeconfig, its current one by default. Raises `ClusterError` where there are no usable
-    credentials.
+    *context* is one of the kubeconfig, its current one by default; *observe* is told of each request. Raises
+    `ClusterError` where there are no usable credentials.
     """
-    rest = RESTClientObject(configuration := await _load(context))
+    configuration = await _load(context)
+    if observe is not None:
+        configuration.trace_configs = [tracing(observe)]
+    rest = RESTClientObject(configuration)
     try:
         yield Transport(configuration, rest, user_agent=user_agent)
     finally:

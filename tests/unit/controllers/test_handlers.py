@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import kopf
 
+from largeforge.controllers.fleet import Fleet
 from largeforge.controllers.handlers import CHILDREN, CONTROLLERS, Links, register, wakes
 from largeforge.controllers.process import kopf_settings
 from largeforge.controllers.workqueue import Key
@@ -88,7 +89,7 @@ def test_a_label_names_nobody_in_another_namespace():
 
 def test_kopf_writes_nothing():
     registry = kopf.OperatorRegistry()
-    register(registry, {})
+    register(registry, {}, Fleet())
     watched = registry._watching.get_all_handlers()
     assert {h.id for h in watched} == {r.plural for r in (*CONTROLLERS, *CHILDREN)}
     assert not registry._changing.get_all_handlers()

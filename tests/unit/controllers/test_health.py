@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 
 from largeforge.controllers.health import serve_health
-from largeforge.controllers.workqueue import RECONCILES
+from largeforge.controllers.metrics import RECONCILE_ERRORS
 
 
 async def answers(port, *paths):
@@ -32,8 +32,8 @@ async def test_it_is_not_alive_when_a_part_has_ended():
 
 
 async def test_metrics_have_our_names():
-    RECONCILES.labels("things", "ok").inc()
+    RECONCILE_ERRORS.labels("things", "Timeout").inc()
     async with serve_health(0, ready=asyncio.Event(), alive=lambda: True) as port:
         (status, text), *_ = await answers(port, "/metrics")
     assert status == 200
-    assert 'largeforge_reconciles_total{kind="things",result="ok"}' in text
+    assert 'largeforge_operator_reconcile_errors_total{kind="things",reason="Timeout"} 1.0' in text

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from dev import reference
+from dev import metricspage, reference
 from dev.paths import REPO
 from largeforge.api import crds
 from largeforge.api.names import API_VERSION, Reason
+from largeforge.controllers.fleet import Fleet
+from largeforge.controllers.metrics import REGISTRY
 from tests.unit.docs.pages import PAGES, blocks, title
 
 MODELS = {kind.name: kind.model for kind in crds.KINDS}
@@ -40,6 +42,16 @@ def unknown_fields(written: Any, schema: dict[str, Any], path: str) -> list[str]
 
 def test_the_reference_is_current() -> None:
     assert reference.REFERENCE.read_text() == reference.render(), "run: make generate"
+
+
+def test_the_page_of_metrics_is_current() -> None:
+    assert metricspage.PAGE.read_text() == metricspage.render(), "run: make generate"
+
+
+def test_the_page_of_metrics_has_all_that_is_exported() -> None:
+    exported = {family.name for family in REGISTRY.collect() if not family.name.startswith("process_")}
+    named = {row.name.removesuffix("_total").removesuffix("_info") for row in metricspage.operator()}
+    assert exported | {family.name for family in Fleet().collect()} == named
 
 
 def test_each_reason_has_one_entry_and_each_entry_a_reason() -> None:
