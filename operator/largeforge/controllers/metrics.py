@@ -71,6 +71,18 @@ WATCH_RESTARTS = Counter(
     ["resource"],
     registry=REGISTRY,
 )
+PROGRESS_POSTS = Counter(
+    "largeforge_operator_progress_posts_total",
+    "Posts of trainers, by the status that answered them.",
+    ["code"],
+    registry=REGISTRY,
+)
+PROGRESS_WRITES = Counter(
+    "largeforge_operator_progress_writes_total",
+    "Writes of progress into a status: ok, conflict, refused or error.",
+    ["result"],
+    registry=REGISTRY,
+)
 ProcessCollector(registry=REGISTRY)
 
 BUILD.info({"version": __version__, "python": platform.python_version()})

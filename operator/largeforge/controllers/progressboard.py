@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from prometheus_client import Counter
 from pydantic import ValidationError
 
 from largeforge.api.finetunejob import FineTuneJob
 from largeforge.api.names import API_VERSION, PROGRESS_MANAGER
 from largeforge.api.quantizejob import QuantizeJob
 from largeforge.controllers.context import utc_now
+from largeforge.controllers.metrics import PROGRESS_WRITES
 from largeforge.controllers.plan import read, with_status
 from largeforge.controllers.progress import Posted, metrics_of, progress_of
 from largeforge.controllers.progresstokens import BoundPod
@@ -45,8 +45,6 @@ FORGET_SECONDS = 600.0
 
 _OWNERS = {(API_VERSION, "FineTuneJob"): FINETUNEJOBS, (API_VERSION, "QuantizeJob"): QUANTIZEJOBS}
 _MODELS: Mapping[str, type[FineTuneJob | QuantizeJob]] = {"FineTuneJob": FineTuneJob, "QuantizeJob": QuantizeJob}
-
-WRITES = Counter("largeforge_progress_writes_total", "Writes of progress into a status, and how they ended", ["result"])
 
 
 class Refused(Exception):  # noqa: N818 - the answer
@@ -127,18 +125,18 @@ class Board:
                 # The operator itself writes a status now and then: look again, a newer post goes first.
                 sender.waiting = sender.waiting or waiting
                 sender.due = self.clock() + RETRY_SECONDS
-                WRITES.labels("conflict").inc()
+                PROGRESS_WRITES.labels("conflict").inc()
             except Refused:
                 sender.due = 0.0  # each post is looked at
-                WRITES.labels("refused").inc()
+                PROGRESS_WRITES.labels("refused").inc()
                 raise
             except ClusterError:
                 sender.waiting = sender.waiting or waiting
-                WRITES.labels("error").inc()
+                PROGRESS_WRITES.labels("error").inc()
                 raise
             else:
                 sender.finished = sender.finished or waiting[0].last
-                WRITES.labels("ok").inc()
+                PROGRESS_WRITES.labels("ok").inc()
 
     async def _apply(self, pod: BoundPod, posted: Posted, at: datetime) -> None:
         raw, job = await self._job_of(pod)

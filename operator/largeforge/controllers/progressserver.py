@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from aiohttp import web
-from prometheus_client import Counter
 
 from largeforge.controllers.context import utc_now
+from largeforge.controllers.metrics import PROGRESS_POSTS
 from largeforge.controllers.progress import parse
 from largeforge.controllers.progressboard import Board, Busy, Refused
 from largeforge.controllers.progresstls import RENEW_SECONDS, ServerTls
@@ -37,7 +37,6 @@ _REFUSALS: dict[type[Exception], tuple[int, str, dict[str, str]]] = {
 }
 """How each is answered; an empty text is the exception's own."""
 _EXPECTED: tuple[type[Exception], ...] = (*_REFUSALS, ValueError, ClusterError)
-POSTS = Counter("largeforge_progress_posts_total", "Posts of trainers, and how they were answered", ["code"])
 
 
 @asynccontextmanager
@@ -69,7 +68,7 @@ def _handler(tokens: Tokens, board: Board) -> Callable[[web.Request], Awaitable[
             answer = web.json_response({})
         except _EXPECTED as exc:
             answer = _refusal(exc)
-        POSTS.labels(str(answer.status)).inc()
+        PROGRESS_POSTS.labels(str(answer.status)).inc()
         return answer
 
     return post

@@ -112,8 +112,8 @@ async def test_answers_are_counted_on_the_operators_port():
         await answer(url)
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as response:
             text = await response.text()
-    assert 'largeforge_progress_posts_total{code="200"}' in text
-    assert 'largeforge_progress_writes_total{result="ok"}' in text
+    assert 'largeforge_operator_progress_posts_total{code="200"}' in text
+    assert 'largeforge_operator_progress_writes_total{result="ok"}' in text
 
 
 async def test_the_trainers_own_client_posts_to_it(tmp_path):
