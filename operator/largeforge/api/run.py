@@ -164,6 +164,8 @@ class RunConfig(StrictModel):
     namespace: str
     job: str
     """The FineTuneJob's name."""
+    uid: str = ""
+    """The FineTuneJob's own; empty in a bare call for a trial."""
     run: int
     """The run's number."""
     digest: str

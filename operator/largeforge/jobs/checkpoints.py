@@ -4,12 +4,14 @@ transformers writes a checkpoint file by file, and its own picker takes the one 
 the first rank writes a manifest with all sizes into it last, when every rank has written and all of it is on the disk:
 a checkpoint without one, or with a file of another size, is passed over.
 
-The folder belongs to one artifact (its name says which), so attempts of one run share it and another run never sees it.
+The folder belongs to one artifact (its name says which), so attempts of one run share it and another run never goes on
+from it. Its journal has the uid of the object; by that the object's next run knows what it may remove.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +40,8 @@ class Manifest(StrictModel):
 class Journal(StrictModel):
     """What the run's attempts leave for each other beside the checkpoints."""
 
+    owner: str = ""
+    """The uid of the FineTuneJob that trained here last."""
     resumes: int = 0
     """Attempts that went on from a checkpoint."""
     lost_seconds: float = 0
@@ -108,8 +112,8 @@ def prune(folder: Path, *, keep: int, best: int | None = None) -> None:
             shutil.rmtree(path)
 
 
-def begin(folder: Path, *, resume: bool) -> Checkpoint | None:
-    """Open the folder for a new attempt, and return what it goes on from; called by one rank.
+def begin(folder: Path, *, resume: bool, owner: str = "") -> Checkpoint | None:
+    """Open the folder for a new attempt of *owner*, and return what it goes on from; called by one rank.
 
     What the attempt before did after its last checkpoint is counted as lost; so is all of it where *resume* is false.
     """
@@ -123,6 +127,7 @@ def begin(folder: Path, *, resume: bool) -> Checkpoint | None:
         folder,
         journal.model_copy(
             update={
+                "owner": owner,
                 "resumes": journal.resumes + (found is not None),
                 "lost_seconds": journal.lost_seconds + max(0.0, journal.trained_seconds - kept),
                 "step": found.manifest.step if found is not None else 0,
@@ -163,10 +168,47 @@ def record(folder: Path, *, uri: str) -> CheckpointRecord | None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the folder, if it is there: the artifact is whole, nothing goes on from here."""
-    if folder.is_dir():
-        prune(folder, keep=0)
-        shutil.rmtree(folder)
+    """Remove the folder, if it is there: nothing goes on from here.
+
+    The journal goes last: of a removal that is cut short it is still known whose the rest is.
+    """
+    if not folder.is_dir():
+        return
+    prune(folder, keep=0)
+    for path in folder.iterdir():
+        if path.name != _JOURNAL:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(folder)
+
+
+def replaced(folder: Path, *, job: str, owner: str) -> list[Path]:
+    """The folders beside *folder* of earlier runs of the same object: they failed, or were replaced by another.
+
+    *owner* is the object's uid. What has no readable journal, or that of another object, is not among them.
+    """
+    if not owner or not folder.parent.is_dir():
+        return []
+    name = re.compile(rf"\.{re.escape(job)}-[0-9a-f]{{12}}-checkpoints")
+    named = [path for path in folder.parent.iterdir() if path != folder and name.fullmatch(path.name)]
+    return sorted(path for path in named if not path.is_symlink() and read_journal(path).owner == owner)
+
+
+def clear_replaced(folder: Path, *, job: str, owner: str) -> list[str]:
+    """Remove what `replaced` names; a line for the log of each. One that cannot be removed costs room, not the run."""
+    lines = []
+    for path in replaced(folder, job=job, owner=owner):
+        try:
+            remove(path)
+        except OSError as error:
+            lines.append(f"{path.name} of an earlier run cannot be removed ({error.strerror}); remove it by hand")
+        else:
+            lines.append(f"removed {path.name} of an earlier run")
+    return lines
+
+
+def size(folder: Path) -> int:
+    """The bytes of the files in *folder*."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
 def _read(path: Path) -> Checkpoint | None:

@@ -60,6 +60,8 @@ def run(config: RunConfig, ranks: Ranks, environment: Mapping[str, str], *, halv
     if (found := artifact.find_whole(target, run_digest=config.digest)) is not None:
         if ranks.first:  # the attempt that wrote it was killed before it could
             checkpoints.remove(folder)
+            for line in checkpoints.clear_replaced(folder, job=config.job, owner=config.uid):
+                print(line, flush=True)  # noqa: T201 - the pod's log
         return found
     reporter = Reporter.from_environment(environment if ranks.first else {})
     try:

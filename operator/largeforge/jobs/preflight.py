@@ -22,7 +22,7 @@ from largeforge.api.finetunejobstatus import DatasetSummary
 from largeforge.api.names import ExitCode, Reason
 from largeforge.api.redact import redact
 from largeforge.api.run import CONFIG_DIR, CONFIG_FILE, TERMINATION_LOG, ResolvedSources, RunConfig, RunResult
-from largeforge.jobs import artifact, basemodel, container, datareport, hub, policy, room, sources, weights
+from largeforge.jobs import artifact, basemodel, checkpoints, container, datareport, hub, policy, room, sources, weights
 from largeforge.jobs.basemodel import BaseModel
 from largeforge.jobs.errors import InvalidConfigError, RunError, from_exception
 from largeforge.jobs.examine import Examiner, Findings
@@ -125,14 +125,19 @@ def check(progress: Progress) -> RunResult:
     settingscheck.check_tokens(config, tokenizer)
     findings = _examine(progress, base, tokenizer)
     _judge(progress, findings)
-    found = whole_artifact(config, base, findings.digest)
+    name = artifact_name(config, base, findings.digest)
+    folder = Path(config.checkpoint.path) / checkpoints.folder_name(name)
+    found = artifact.find_whole(Path(config.output_path) / name, run_digest=config.digest)
     if found is not None:
         _say("an earlier attempt has written the artifact; nothing is to be trained")
+        for line in checkpoints.clear_replaced(folder, job=config.job, owner=config.uid):
+            _say(line)
         return progress.adopted(found)
     if findings.samples:
         _say("making the trainer on a tiny model")
         rehearsal.check(config, tokenizer, findings.samples)
-    _check_size(config, base)
+    earlier = checkpoints.replaced(folder, job=config.job, owner=config.uid)
+    _check_size(config, base, freed=sum(map(checkpoints.size, earlier)))
     return progress.passed()
 
 
@@ -233,21 +238,21 @@ def _judge(progress: Progress, findings: Findings) -> None:
             datareport.write(folder / name, datareport.content(config, findings, progress.dataset, progress.warnings))
 
 
-def whole_artifact(config: RunConfig, base: BaseModel, data_digest: str) -> RunResult | None:
-    """The result of the run where its artifact is whole already, else None."""
+def artifact_name(config: RunConfig, base: BaseModel, data_digest: str) -> str:
+    """The name of the folder that the run writes."""
     identity = artifact.base_identity(config.base, base.path, config.adapter)
-    name = artifact.folder_name(config.job, run_digest=config.digest, data_digest=data_digest, base_digest=identity)
-    return artifact.find_whole(Path(config.output_path) / name, run_digest=config.digest)
+    return artifact.folder_name(config.job, run_digest=config.digest, data_digest=data_digest, base_digest=identity)
 
 
-def _check_size(config: RunConfig, base: BaseModel) -> None:
-    """The model without its weights, and the room for what will be written."""
+def _check_size(config: RunConfig, base: BaseModel, *, freed: int) -> None:
+    """The model without its weights, and the room for what will be written when *freed* bytes are removed."""
     from largeforge.jobs import models, skeleton
 
     _say("building the model without its weights")
     size = skeleton.examine(config, models.base(config, base.path))
     _say(f"{size.parameters:,} parameters, {size.trained:,} of them trained")
-    room.check(room.needs(config, parameters=size.parameters, trained=size.trained, base_bytes=base.size))
+    needs = room.needs(config, parameters=size.parameters, trained=size.trained, base_bytes=base.size, freed=freed)
+    room.check(needs)
 
 
 def ending_line(result: RunResult) -> str:

@@ -38,22 +38,23 @@ class Need:
     arithmetic: str
 
 
-def needs(config: RunConfig, *, parameters: int, trained: int, base_bytes: int) -> list[Need]:
-    """What output and checkpoints will take."""
+def needs(config: RunConfig, *, parameters: int, trained: int, base_bytes: int, freed: int = 0) -> list[Need]:
+    """What output and checkpoints will take; *freed* are the bytes of earlier runs' checkpoints, which go before."""
     each = trained * (_WEIGHT_BYTES + state_bytes(config.training.optim)) + _SMALL
     kept = config.checkpoint.keep + 1  # the newest is whole before the oldest goes
     whole = config.lora is None or config.merge
     artifact = (base_bytes or parameters * 2) if whole else trained * _WEIGHT_BYTES
     kind = "a whole model" if whole else "an adapter"
+    less = f", less {_gb(freed)} of earlier runs" if freed else ""
     return [
         Need(
             Path(config.output_path), config.output_uri, "spec.output.uri", artifact + _SMALL,
             f"{kind} of {_gb(artifact + _SMALL)}",
         ),
         Need(
-            Path(config.checkpoint.path), config.checkpoint.uri, "spec.checkpoint.uri", kept * each,
+            Path(config.checkpoint.path), config.checkpoint.uri, "spec.checkpoint.uri", max(0, kept * each - freed),
             f"{kept} checkpoints of {_gb(each)} ({trained:,} trained weights of"
-            f" {_WEIGHT_BYTES + state_bytes(config.training.optim)} bytes)",
+            f" {_WEIGHT_BYTES + state_bytes(config.training.optim)} bytes{less})",
         ),
     ]  # fmt: skip
 

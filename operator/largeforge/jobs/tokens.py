@@ -118,26 +118,41 @@ def _template_renderer(tokenizer: Any, chosen: str | None, *, assistant_only: bo
     """What renders rows with the chat template that TRL will use; raises `RefusedError`."""
     from jinja2 import TemplateError
 
-    def render(row: Row) -> str:
-        try:
-            text: str = tokenizer.apply_chat_template(messages_of(row), tokenize=False, chat_template=chosen)
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            first = (str(error).splitlines() or [""])[0][:_REFUSAL]
-            raise RefusedError(f"the base's chat template refuses it: {first or type(error).__name__}") from None
+    def rendered(row: Row) -> str:
+        text: str = tokenizer.apply_chat_template(messages_of(row), tokenize=False, chat_template=chosen)
         return text
 
-    def render_marked(row: Row) -> str:
-        text = render(row)
-        encoded = tokenizer.apply_chat_template(
-            messages_of(row), chat_template=chosen, return_dict=True, return_assistant_tokens_mask=True
-        )
-        if 1 not in encoded["assistant_masks"]:
+    def marked(row: Row) -> str:
+        text, spans = render_marked(tokenizer, messages_of(row), str(chosen))
+        if all(begin == end for begin, end in spans):
             raise RefusedError(
                 "the chat template marks nothing of it as the assistant's; see training.assistantOnlyLoss"
             )
         return text
 
-    return render_marked if assistant_only else render
+    text_of = marked if assistant_only else rendered
+
+    def render(row: Row) -> str:
+        try:
+            return text_of(row)
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            first = (str(error).splitlines() or [""])[0][:_REFUSAL]
+            raise RefusedError(f"the base's chat template refuses it: {first or type(error).__name__}") from None
+
+    return render
+
+
+def render_marked(tokenizer: Any, messages: list[dict[str, str]], template: str) -> tuple[str, list[tuple[int, int]]]:
+    """The text of a conversation, and the characters in it that *template* marks as the assistant's.
+
+    What `apply_chat_template` does for its mask, without the tokens: they are counted from the text, once.
+    """
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    (text,), (spans,) = render_jinja_template(
+        [messages], chat_template=template, return_assistant_tokens_mask=True, **tokenizer.special_tokens_map
+    )
+    return text, spans
 
 
 def training_template(tokenizer: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,6 @@ from largeforge.jobs import (
     writing,
 )
 from largeforge.jobs.arguments import Precision, Surroundings
-from largeforge.jobs.errors import RunError
 from largeforge.jobs.models import Base
 from largeforge.jobs.progress import Progress
 from largeforge.jobs.ranks import Ranks
@@ -62,6 +63,11 @@ class Run:
 
 def train(run: Run, reporter: Reporter) -> RunResult:
     """Train, measure and write; raise `stop.StoppedError` where the ranks agreed to stop."""
+    with _tracked(run):
+        return _train(run, reporter)
+
+
+def _train(run: Run, reporter: Reporter) -> RunResult:
     config = run.config
     precision = models.choose_precision(config)
     model = models.load_model(config, run.base, precision)
@@ -71,7 +77,6 @@ def train(run: Run, reporter: Reporter) -> RunResult:
     run.say(_settings_line(run, precision))
     if found is not None:
         run.say(f"resumed from step {found.manifest.step}")
-    os.environ.update(tracking.environment(config, run.folder))
     stopwatch = Stopwatch(earlier=found.manifest.trained_seconds if found is not None else 0.0)
     model, peft = models.adapted(config, model)
     made = trainer.build(config, Parts(arguments, model, peft, run.tokenizer, run.rows, stopwatch))
@@ -99,11 +104,39 @@ def _begin(run: Run, arguments: Any) -> checkpoints.Checkpoint | None:
     if run.ranks.first:
         for name in artifact.clear_leftovers(run.target):
             run.say(f"cleared {name}")
-        checkpoints.begin(run.folder, resume=run.config.checkpoint.resume)
+        for line in checkpoints.clear_replaced(run.folder, job=run.config.job, owner=run.config.uid):
+            run.say(line)
+        checkpoints.begin(run.folder, resume=run.config.checkpoint.resume, owner=run.config.uid)
     arguments.distributed_state.wait_for_everyone()
     found = checkpoints.newest(run.folder)
     arguments.eval_on_start = arguments.eval_on_start and found is None
     return found
+
+
+@contextmanager
+def _tracked(run: Run) -> Iterator[None]:
+    """Prepare the run of the tracker before its library is asked for anything, and say there how it ended."""
+    os.environ.update(tracking.environment(run.config, run.folder))
+    if run.config.tracking is None or run.config.tracking.report_to != "mlflow" or not run.ranks.first:
+        yield
+        return
+    import mlflow
+
+    try:
+        os.environ.update(tracking.begin_mlflow(run.config, mlflow))
+    except Exception as error:
+        if (told := tracking.blamed(run.config, error)) is not None:
+            raise told from error
+        raise
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except stop.StoppedError:
+        status = "KILLED"
+        raise
+    finally:
+        mlflow.end_run(status)
 
 
 def _fit(made: Any, attempt: Attempt, found: checkpoints.Checkpoint | None) -> None:
@@ -114,14 +147,8 @@ def _fit(made: Any, attempt: Attempt, found: checkpoints.Checkpoint | None) -> N
             made._save_checkpoint(made.model_wrapped, None)  # noqa: SLF001 - what the trainer itself calls
             watch.seal(made, attempt)
     except Exception as error:
-        library = type(error).__module__.partition(".")[0]
-        if attempt.config.tracking is not None and library in tracking.LIBRARIES.values():
-            text = (str(error).splitlines() or [""])[0][:300]
-            raise RunError(
-                f"{tracking.FIELD}: {library} failed ({type(error).__name__}: {text}); correct uri and secret, or"
-                " remove tracking",
-                field=tracking.FIELD,
-            ) from error
+        if (told := tracking.blamed(attempt.config, error)) is not None:
+            raise told from error
         raise
     if attempt.stopped:
         made.accelerator.wait_for_everyone()  # torchrun ends all as soon as one has ended

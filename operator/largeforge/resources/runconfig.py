@@ -53,6 +53,7 @@ def run_config(job: FineTuneJob, run: RunRecord, *, cached: bool) -> RunConfig:
     return RunConfig(
         namespace=job.metadata.namespace,
         job=job.metadata.name,
+        uid=job.metadata.uid,
         run=run.number,
         digest=run.digest,
         method=spec.method,

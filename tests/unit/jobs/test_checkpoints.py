@@ -128,3 +128,71 @@ def test_nothing_is_left_when_the_artifact_is_whole(tmp_path):
     checkpoints.remove(folder)
     checkpoints.remove(folder)
     assert names(tmp_path) == []
+
+
+def left(parent, name, *, owner):
+    """The folder of an earlier run, with a checkpoint."""
+    folder = parent / name
+    checkpoints.begin(folder, resume=True, owner=owner)
+    write(folder, 10)
+    return folder
+
+
+MINE, OWN = "uid-of-sql", ".sql-0123456789ab-checkpoints"
+
+
+def test_those_of_replaced_and_failed_runs_of_the_object_are_removed(tmp_path):
+    left(tmp_path, ".sql-aaaaaaaaaaaa-checkpoints", owner=MINE)
+    left(tmp_path, ".sql-bbbbbbbbbbbb-checkpoints", owner=MINE)
+    left(tmp_path, OWN, owner=MINE)
+    (tmp_path / "sql-aaaaaaaaaaaa").mkdir()
+    assert checkpoints.clear_replaced(tmp_path / OWN, job="sql", owner=MINE) == [
+        "removed .sql-aaaaaaaaaaaa-checkpoints of an earlier run",
+        "removed .sql-bbbbbbbbbbbb-checkpoints of an earlier run",
+    ]
+    assert names(tmp_path) == [OWN, "sql-aaaaaaaaaaaa"]
+    assert steps(tmp_path / OWN) == [10]
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        (".sql-aaaaaaaaaaaa-checkpoints", "uid-of-another-sql"),  # an object of that name before, or elsewhere
+        (".sql-aaaaaaaaaaaa-checkpoints", ""),
+        (".sql-0123456789ab-aaaaaaaaaaaa-checkpoints", MINE),  # of an object named sql-0123456789ab
+        (".mysql-aaaaaaaaaaaa-checkpoints", MINE),
+    ],
+)
+def test_those_of_another_object_are_never_removed(tmp_path, name, owner):
+    left(tmp_path, name, owner=owner)
+    assert checkpoints.clear_replaced(tmp_path / OWN, job="sql", owner=MINE) == []
+    assert checkpoints.clear_replaced(tmp_path / OWN, job="sql", owner="") == []
+    assert steps(tmp_path / name) == [10]
+
+
+def test_whose_a_folder_is_is_known_until_all_else_of_it_is_gone(tmp_path, monkeypatch):
+    folder = left(tmp_path, ".sql-aaaaaaaaaaaa-checkpoints", owner=MINE)
+    (folder / "runs").mkdir()
+
+    def killed(_):
+        raise SystemExit
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", killed)
+    with pytest.raises(SystemExit):
+        checkpoints.clear_replaced(tmp_path / OWN, job="sql", owner=MINE)
+    assert steps(folder) == []
+    monkeypatch.undo()
+    assert len(checkpoints.clear_replaced(tmp_path / OWN, job="sql", owner=MINE)) == 1
+    assert names(tmp_path) == []
+
+
+def test_one_that_cannot_be_removed_is_said_and_costs_no_run(tmp_path, monkeypatch):
+    left(tmp_path, ".sql-aaaaaaaaaaaa-checkpoints", owner=MINE)
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", refused)
+    assert checkpoints.clear_replaced(tmp_path / OWN, job="sql", owner=MINE) == [
+        ".sql-aaaaaaaaaaaa-checkpoints of an earlier run cannot be removed (Permission denied); remove it by hand"
+    ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -84,11 +85,16 @@ def test_the_last_line_says_how_it_ended():
     assert preflight.ending_line(adopted) == "succeeded: the artifact is there already"
 
 
+def whole_artifact(run, base, data_digest):
+    name = preflight.artifact_name(run, base, data_digest)
+    return artifact.find_whole(pathlib.Path(run.output_path) / name, run_digest=run.digest)
+
+
 def test_an_artifact_that_is_whole_ends_the_run_before_a_gpu_is_taken(tmp_path):
     run = config(tmp_path, source(written(tmp_path / "a.jsonl", CHAT)))
     run = run.model_copy(update={"base": run.base.model_copy(update={"digest": "b" * 64})})
     base = basemodel.inspect(model(tmp_path / "base"), run.base)
-    assert preflight.whole_artifact(run, base, "d" * 64) is None
+    assert whole_artifact(run, base, "d" * 64) is None
     name = artifact.folder_name(run.job, run_digest=run.digest, data_digest="d" * 64, base_digest="b" * 64)
     folder = model(tmp_path / "output" / name)
     record = ArtifactRecord(
@@ -100,9 +106,9 @@ def test_an_artifact_that_is_whole_ends_the_run_before_a_gpu_is_taken(tmp_path):
     )
     result = RunResult(outcome="Succeeded", run_digest=run.digest, artifact=record)
     (folder / "result.json").write_text(result.model_dump_json(by_alias=True, exclude_none=True))
-    found = preflight.whole_artifact(run, base, "d" * 64)
+    found = whole_artifact(run, base, "d" * 64)
     assert (found.adopted, found.artifact) == (True, record)
-    assert preflight.whole_artifact(run, base, "e" * 64) is None  # other data, another artifact
+    assert whole_artifact(run, base, "e" * 64) is None  # other data, another artifact
 
 
 def test_what_is_found_whole_is_told_with_all_that_preflight_knows_of_the_data(tmp_path):

@@ -51,6 +51,14 @@ def test_too_little_room_is_said_with_the_arithmetic(tmp_path):
     room.check(needs, free=lambda _: 5 * 10**9)
 
 
+def test_what_earlier_runs_left_is_room_because_it_goes_before(tmp_path):
+    wanted, sizes = run(tmp_path, lora=LORA), {"parameters": 10**9, "trained": 10**8, "base_bytes": 2 * 10**9}
+    needs = room.needs(wanted, **sizes, freed=3 * 10**9)
+    room.check(needs, free=lambda _: 2 * 10**9)
+    with pytest.raises(DiskFullError, match=r"weights of 12 bytes, less 3\.0 GB of earlier runs"):
+        room.check(needs, free=lambda _: 10**9)
+
+
 def test_what_is_not_mounted_here_is_not_asked(tmp_path):
     wanted = run(tmp_path, output_path="/nowhere/output")
     wanted = wanted.model_copy(update={"checkpoint": wanted.checkpoint.model_copy(update={"path": "/nowhere"})})
