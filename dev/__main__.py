@@ -19,6 +19,8 @@ GENERATORS = (
     ("largeforge.api.crds", "charts/largeforge/files/crds"),
     ("dev.reference",),
     ("dev.metricspage",),
+    ("dev.reasons",),
+    ("dev.routerapi",),
     ("dev.argocd",),
     ("dev.chartreadme",),
     ("dev.chart",),
@@ -29,6 +31,8 @@ GENERATED = (
     "charts/largeforge/README.md",
     "docs/reference.md",
     "docs/metrics.md",
+    "docs/reasons.md",
+    "docs/router-api.md",
     "tests/golden",
 )
 

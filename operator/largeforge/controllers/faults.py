@@ -16,6 +16,8 @@ from largeforge.api.names import (
 )
 from largeforge.controllers.plan import Event
 
+CONDITIONS = (VALIDATED, STORAGE_REACHABLE, RUNNING, GATE_PASSED, PUBLISHED, LEFTOVERS_REMOVED)
+"""Of a job's conditions, those that say a fault when they are False."""
 CALM = frozenset(
     {
         Reason.PENDING,
@@ -34,7 +36,7 @@ CALM = frozenset(
 
 def faults(before: Sequence[Condition], after: Sequence[Condition], *, holds: Container[str]) -> Iterator[Event]:
     """A Warning for each condition that has turned False for a fault; *holds* are said once, of Validated."""
-    for kind in (VALIDATED, STORAGE_REACHABLE, RUNNING, GATE_PASSED, PUBLISHED, LEFTOVERS_REMOVED):
+    for kind in CONDITIONS:
         new, old = condition(after, kind), condition(before, kind)
         if new is None or new.status != "False" or new.reason in CALM or (kind == RUNNING and new.reason in holds):
             continue

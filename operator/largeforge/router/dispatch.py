@@ -30,9 +30,9 @@ from largeforge.router.undecided import Judge
 
 _ENGINE_PATHS = {operation.value: operation for operation in Operation}
 """What of an engine can be reached; all else there stays closed."""
-_ROUTE = b"/v1/route"
-_MODELS = b"/v1/models"
-_MODEL = b"/v1/models/"
+ROUTE = b"/v1/route"
+MODELS = b"/v1/models"
+MODEL = b"/v1/models/"
 
 
 class RoutedRequest:
@@ -235,16 +235,16 @@ class Dispatcher:
 
     def _answer(self, connection: ClientConnection, request: Request) -> Running | None:
         path = request.path
-        if path == _MODELS:
+        if path == MODELS:
             _require(request, b"GET")
             connection.respond(200, self._view(request).models)
-        elif path == _ROUTE:
+        elif path == ROUTE:
             _require(request, b"POST")
             _require_plain(request)
             return self._explain(connection, request)
-        elif path.startswith(_MODEL):
+        elif path.startswith(MODEL):
             _require(request, b"GET")
-            connection.respond(200, _card(self._view(request), _text(path.removeprefix(_MODEL))))
+            connection.respond(200, _card(self._view(request), _text(path.removeprefix(MODEL))))
         elif path in page.FILES:
             _require(request, b"GET")
             connection.hand_out(*page.FILES[path])

@@ -29,7 +29,7 @@ HOP_BY_HOP = frozenset(
 )
 """Of one connection only (RFC 9110, 7.6.1)."""
 
-_NOT_UPSTREAM = HOP_BY_HOP | {
+NOT_UPSTREAM = HOP_BY_HOP | {
     b"host",
     b"content-length",
     b"expect",
@@ -51,7 +51,7 @@ _NOT_UPSTREAM = HOP_BY_HOP | {
     b"x-prefiller-host-port",
     b"x-encoder-hosts-ports",
 }
-_NOT_DOWNSTREAM = HOP_BY_HOP | {
+NOT_DOWNSTREAM = HOP_BY_HOP | {
     # An engine, or a server outside, has nothing to say of the router's own name in its clients' browsers,
     b"set-cookie",
     b"alt-svc",
@@ -60,7 +60,7 @@ _NOT_DOWNSTREAM = HOP_BY_HOP | {
     b"openai-organization",
     b"openai-project",
 }
-_OUTSIDE = frozenset(
+OUTSIDE = frozenset(
     (
         b"accept",
         b"accept-encoding",
@@ -73,7 +73,7 @@ _OUTSIDE = frozenset(
 )
 """Of a client's headers, those that a server outside of the cluster gets: what others say is for those inside."""
 _OURS = (b"x-largeforge-",)
-_ROUTING = (*_OURS, b"x-forwarded-", b"x-vsr-", b"x-vllm-", b"x-gateway-", b"x-envoy-", b"x-semantic-router-")
+ROUTING = (*_OURS, b"x-forwarded-", b"x-vsr-", b"x-vllm-", b"x-gateway-", b"x-envoy-", b"x-semantic-router-")
 """How the names of internal headers begin: ours, those of proxies, and those of other routers before an engine."""
 _PLAIN_CONNECTION = frozenset((b"keep-alive", b"close"))
 
@@ -98,17 +98,17 @@ def head_end(tail: bytes, data: bytes, at: int) -> int:
 
 def request_lines(headers: Iterable[Header]) -> bytes:
     """Those of a client's header lines that an engine gets."""
-    return b"".join(_lines(headers, _NOT_UPSTREAM, _ROUTING))
+    return b"".join(_lines(headers, NOT_UPSTREAM, ROUTING))
 
 
 def outside_lines(headers: Iterable[Header]) -> bytes:
     """Those of a client's header lines that a server outside of the cluster gets."""
-    return b"".join([b"%b: %b\r\n" % header for header in headers if header[0] in _OUTSIDE])
+    return b"".join([b"%b: %b\r\n" % header for header in headers if header[0] in OUTSIDE])
 
 
 def response_lines(headers: Iterable[Header], *, chunked: bool) -> bytes:
     """Those of an engine's header lines that the client gets; the framing is the engine's own where it is *chunked*."""
-    lines = _lines(headers, _NOT_DOWNSTREAM, _OURS)
+    lines = _lines(headers, NOT_DOWNSTREAM, _OURS)
     if chunked:
         lines.append(b"transfer-encoding: chunked\r\n")
     return b"".join(lines)

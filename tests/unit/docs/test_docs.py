@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dev import metricspage, reference
+from dev import metricspage, reasons, reference, routerapi
 from dev.paths import REPO
 from largeforge.api import crds
 from largeforge.api.names import API_VERSION, Reason
@@ -52,6 +52,31 @@ def test_the_page_of_metrics_has_all_that_is_exported() -> None:
     exported = {family.name for family in REGISTRY.collect() if not family.name.startswith("process_")}
     named = {row.name.removesuffix("_total").removesuffix("_info") for row in metricspage.operator()}
     assert exported | {family.name for family in Fleet().collect()} == named
+
+
+def test_the_page_of_reasons_is_current() -> None:
+    assert reasons.PAGE.read_text() == reasons.render(), "run: make generate"
+
+
+def test_the_page_of_reasons_has_each_reason_once_in_its_tables() -> None:
+    listed = [reason for _, rows in reasons.entries() for reason, _ in rows]
+    assert sorted(listed) == sorted(set(reasons.reasons().values()))
+
+
+def test_each_event_whose_reason_is_written_where_it_is_made_is_found() -> None:
+    assert reasons.events()[Reason.STARTED] == {"Normal"}
+    assert reasons.events()[Reason.RETRYING] == {"Warning"}
+
+
+def test_the_page_of_the_routers_api_is_current() -> None:
+    assert routerapi.PAGE.read_text() == routerapi.render(), "run: make generate"
+
+
+def test_errors_that_a_helper_of_the_router_makes_are_found_where_it_is_called() -> None:
+    found = {(error.status, error.code): error for error in routerapi.errors()}
+    assert found[503, "expert_not_ready"].headers == ("retry-after",)
+    assert found[401, "invalid_api_key"].message.startswith("no valid API key")
+    assert [error.message for error in routerapi.errors() if error.status == 502] == ["…"]
 
 
 def test_each_reason_has_one_entry_and_each_entry_a_reason() -> None:
