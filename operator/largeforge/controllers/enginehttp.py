@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -49,11 +49,14 @@ async def connect_session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 class HttpEngines:
-    """`Engines` over HTTP; redirects are never followed."""
+    """`Engines` over HTTP; redirects are never followed. What *guard* raises keeps a request back."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, port: int = ENGINE_PORT) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, *, port: int = ENGINE_PORT, guard: Callable[[], None] | None = None
+    ) -> None:
         self._session = session
         self._port = port
+        self._guard = guard
 
     async def models(self, address: str, *, key: str) -> Listing:
         """As in `Engines`."""
@@ -176,6 +179,8 @@ class HttpEngines:
     async def _ask(self, address: str, key: str, request: Request) -> Answer | Trouble:
         url = URL.build(scheme="http", host=address, port=self._port, path=request.path)
         headers = {"Authorization": f"Bearer {key}"}
+        if self._guard is not None:
+            self._guard()
         try:
             async with (
                 asyncio.timeout(request.seconds),

@@ -1,11 +1,15 @@
-"""The operator's process: kopf's watches, our queues and the slow resync, side by side until a signal comes."""
+"""The operator's process: kopf's watches, our queues and the slow resync, side by side until a signal comes.
+
+Of several replicas one acts: the one that holds the Lease. The others are ready, take posts of progress and wait.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +24,7 @@ from largeforge.controllers.fleet import KINDS, Fleet
 from largeforge.controllers.handlers import CHILDREN, CONTROLLERS, register
 from largeforge.controllers.health import serve_health
 from largeforge.controllers.keys import read_master_key
-from largeforge.controllers.metrics import CALLS, REGISTRY
+from largeforge.controllers.metrics import CALLS, LEADER, REGISTRY
 from largeforge.controllers.progressboard import Board
 from largeforge.controllers.progressserver import keep_progress
 from largeforge.controllers.progresstls import ServerTls, authority
@@ -30,8 +34,9 @@ from largeforge.controllers.settings import Settings
 from largeforge.controllers.workqueue import Key, WorkQueue
 from largeforge.kube.client import connect
 from largeforge.kube.cluster import EXPERTS, Cluster, ClusterError, Resource
+from largeforge.kube.lease import Alone, Leadership, Lease, LeaseName
 from largeforge.kube.traffic import tracing
-from largeforge.kube.transport import access
+from largeforge.kube.transport import access, open_transport
 from largeforge.resources.progress import ProgressTarget
 
 log = logging.getLogger(__name__)
@@ -42,50 +47,102 @@ STOP_SECONDS = 3.0
 """How long the parts may take to end; what they leave half done, the next operator does again."""
 
 Queues = Mapping[Resource, WorkQueue]
+Start = Callable[[], Coroutine[Any, Any, None]]
+"""Starts a part of the operator."""
 
 
 async def run(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; an exception of any part ends them all."""
     master_key = read_master_key(settings.master_key_file)
     stop, ready = asyncio.Event(), asyncio.Event()
-    tasks: list[asyncio.Task[None]] = []
+    started: list[asyncio.Task[None]] = []
     catch_signals(stop)
     async with (
-        serve_health(settings.port, ready=ready, alive=lambda: not any(task.done() for task in tasks)),
-        connect(observe=CALLS.observe) as cluster,
-        connect_session() as session,
+        serve_health(settings.port, ready=ready, alive=lambda: not any(task.done() for task in started)),
+        elected(settings) as leadership,
+        AsyncExitStack() as stack,
     ):
-        engines = HttpEngines(session)
         ca = authority(master_key)
         target = ProgressTarget(settings.progress_url, ca.pem) if settings.progress_url else None
-        context = Context(cluster=cluster, engines=engines, master_key=master_key, settings=settings, progress=target)
-        queues = make_queues(context)
+        cluster = await stack.enter_async_context(connect(observe=CALLS.observe, guard=leadership.check))
+        session = await stack.enter_async_context(connect_session())
+        context = Context(
+            cluster=cluster,
+            engines=HttpEngines(session, guard=leadership.check),
+            master_key=master_key,
+            settings=settings,
+            progress=target,
+        )
+        queues = make_queues(context, leadership)
         poller = Poller(
             context.reports, cluster, HttpAsk(session), queues[EXPERTS].add, master_key, sorted(settings.namespaces)
         )
-        parts: dict[str, Coroutine[Any, Any, None]] = {
-            "watches": watch(settings, cluster, queues, stop=stop, ready=ready),
-            "resync": resync(settings, cluster, queues),
-            "reports": poller.run(),
-            **{f"queue of {queue.kind}": queue.run() for queue in queues.values()},
+        acting: dict[str, Start] = {
+            "lease": leadership.keep,
+            "watches": partial(watch, settings, cluster, queues, stop=stop, ready=ready),
+            "resync": partial(resync, settings, cluster, queues),
+            "reports": poller.run,
+            **{f"queue of {queue.kind}": queue.run for queue in queues.values()},
         }
+        parts: dict[str, Start] = {"leadership": partial(lead, leadership, acting, ready=ready)}
         if target is not None:
-            parts["progress"] = keep_progress(
+            # In every replica: the Service sends posts to any of them, and what they write is upon a resourceVersion.
+            posts = await stack.enter_async_context(connect(observe=CALLS.observe))
+            parts["progress"] = partial(
+                keep_progress,
                 settings.progress_port,
                 ServerTls(ca, urlsplit(target.url).hostname or ""),
-                tokens=Tokens(cluster),
-                board=Board(cluster, settings.namespaces),
+                tokens=Tokens(posts),
+                board=Board(posts, settings.namespaces),
             )
-        tasks += [asyncio.create_task(part, name=name) for name, part in parts.items()]
-        stopping = asyncio.create_task(_wait(stop), name="signal")
-        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
-        for task in (*tasks, stopping):
-            task.cancel()
-        await asyncio.wait(tasks, timeout=STOP_SECONDS)
+        started += [asyncio.create_task(together(parts)), asyncio.create_task(_wait(stop))]
+        await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = started
+        ended.cancel()
+        await asyncio.wait([ended])
+        if not stop.is_set():
+            ended.result()
+
+
+@asynccontextmanager
+async def elected(settings: Settings) -> AsyncIterator[Leadership]:
+    """The right to act, which is given up at the end: when all that acts has ended."""
+    if settings.lease_name is None:
+        yield Alone()
+        return
+    # A transport of its own: renewals wait for no watch and no busy queue.
+    async with open_transport(user_agent="largeforge-lease", observe=CALLS.observe) as transport:
+        lease = Lease(
+            transport.call,
+            LeaseName(settings.operator_namespace or "", settings.lease_name),
+            identity=settings.pod_name or "",
+            seconds=settings.lease_seconds,
+        )
+        LEADER.set_function(lambda: float(lease.held))
+        try:
+            yield lease
+        finally:
+            await lease.release()
+
+
+async def lead(leadership: Leadership, acting: Mapping[str, Start], *, ready: asyncio.Event) -> None:
+    """Wait for the right to act, then act until it is lost: what is half done here another replica does again."""
+    await leadership.acquire(ready.set)
+    await together(acting)
+
+
+async def together(parts: Mapping[str, Start]) -> None:
+    """Run *parts* side by side, for ever: the first that ends ends all, with its exception or one that names it."""
+    tasks = [asyncio.create_task(start(), name=name) for name, start in parts.items()]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
-        if not stop.is_set():
-            raise RuntimeError(f"{', '.join(t.get_name() for t in done)} ended without a reason")
+        raise RuntimeError(f"{', '.join(task.get_name() for task in done)} ended without a reason")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
 
 def catch_signals(stop: asyncio.Event) -> None:
@@ -95,10 +152,12 @@ def catch_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop.set)
 
 
-def make_queues(context: Context) -> Queues:
+def make_queues(context: Context, leadership: Leadership) -> Queues:
     """One queue for each kind of ours."""
     return {
-        resource: WorkQueue(KINDS[resource], partial(_call, reconcile, context), workers=context.settings.workers)
+        resource: WorkQueue(
+            KINDS[resource], partial(_call, reconcile, context, leadership), workers=context.settings.workers
+        )
         for resource, reconcile in CONTROLLERS.items()
     }
 
@@ -114,20 +173,20 @@ async def watch(
     register(registry, queues, fleet)
     REGISTRY.register(fleet)
     started = asyncio.Event()
-    kopf_task = asyncio.create_task(
-        kopf.operator(
-            registry=registry,
-            settings=kopf_settings(),
-            clusterwide=not settings.namespaces,
-            namespaces=sorted(settings.namespaces),
-            standalone=True,
-            ready_flag=started,
-        )
+    existing = asyncio.all_tasks()
+    parts = await kopf.spawn_tasks(
+        registry=registry,
+        settings=kopf_settings(),
+        clusterwide=not settings.namespaces,
+        namespaces=sorted(settings.namespaces),
+        standalone=True,
+        ready_flag=started,
     )
+    catch_signals(stop)  # kopf has put its own handlers there, which wait for all that runs in this loop
+    kopf_task = asyncio.create_task(kopf.run_tasks(parts, ignored=existing))
     try:
         await asyncio.wait([kopf_task, asyncio.create_task(_wait(started))], return_when=asyncio.FIRST_COMPLETED)
         if started.is_set():
-            catch_signals(stop)  # kopf has put its own handlers there, which wait for all that runs in this loop
             ready.set()
             log.info("watching %s", ", ".join(sorted(settings.namespaces)) or "all namespaces")
         await kopf_task
@@ -207,7 +266,8 @@ async def login(**_: Any) -> kopf.AiohttpSession:
     return kopf.AiohttpSession(server=found.server, aiohttp_session=session)
 
 
-async def _call(reconcile: Any, context: Context, key: Key) -> float | None:
+async def _call(reconcile: Any, context: Context, leadership: Leadership, key: Key) -> float | None:
+    leadership.check()  # a process that was stopped for a minute learns here that another one acts
     again: float | None = await reconcile(key, context)
     return again
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from largeforge.kube.lease import LEASE_SECONDS
 from largeforge.resources.proxy import Proxy
 
 PREFIX = "LARGEFORGE_"
@@ -66,6 +67,19 @@ class Settings(BaseModel):
     """The Prometheus that KEDA asks for the engines' metrics."""
     service_accounts: frozenset[str] = frozenset()
     """The service accounts, beside `default`, that a run's pods may have."""
+    pod_name: Annotated[str, Field(max_length=253)] | None = None
+    """The pod that this is: the name by which it holds the lease."""
+    lease_name: Annotated[str, Field(max_length=253)] | None = None
+    """The Lease in `operator_namespace` by which replicas agree on who acts; None: this process is alone."""
+    lease_seconds: Annotated[float, Field(ge=1, le=300)] = LEASE_SECONDS
+    """How long a holder of it that is silent keeps the others waiting."""
+
+    @field_validator("lease_name")
+    @classmethod
+    def _held_by_somebody(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not (info.data.get("operator_namespace") and info.data.get("pod_name")):
+            raise ValueError(f"a lease needs {PREFIX}OPERATOR_NAMESPACE and {PREFIX}POD_NAME, too")
+        return value
 
     @property
     def proxy(self) -> Proxy | None:

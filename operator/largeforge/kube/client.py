@@ -7,7 +7,7 @@ a URL needs no discovery, since the few kinds that we touch are known.
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from largeforge.api.names import FIELD_MANAGER
@@ -58,14 +58,19 @@ WRITTEN = {
 
 @asynccontextmanager
 async def connect(
-    *, user_agent: str = "largeforge", context: str | None = None, observe: Observe | None = None
+    *,
+    user_agent: str = "largeforge",
+    context: str | None = None,
+    observe: Observe | None = None,
+    guard: Callable[[], None] | None = None,
 ) -> AsyncIterator[ApiCluster]:
     """The cluster that KUBECONFIG names, else the one of this pod, else that of `~/.kube/config`.
 
-    *context* is one of the kubeconfig, its current one by default; *observe* is told of each request. Raises
-    `ClusterError` where there are no usable credentials.
+    *context* is one of the kubeconfig, its current one by default; *observe* is told of each request; *guard* is called
+    before each write, and what it raises keeps the write back. Raises `ClusterError` where there are no usable
+    credentials.
     """
-    async with open_transport(user_agent=user_agent, context=context, observe=observe) as transport:
+    async with open_transport(user_agent=user_agent, context=context, observe=observe, guard=guard) as transport:
         yield ApiCluster(transport)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,10 +73,18 @@ class Request:
 class Transport:
     """Sends requests; made by `open_transport`."""
 
-    def __init__(self, configuration: Configuration, rest: RESTClientObject, *, user_agent: str) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        rest: RESTClientObject,
+        *,
+        user_agent: str,
+        guard: Callable[[], None] | None = None,
+    ) -> None:
         self._configuration = configuration
         self._rest = rest
         self._user_agent = user_agent
+        self._guard = guard
 
     async def call(self, request: Request) -> Manifest:
         """The answer; waits as long as a busy server asks (429, or any 5xx with Retry-After), but not for ever."""
@@ -102,12 +110,14 @@ class Transport:
         return answer
 
     async def send(self, request: Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:  # noqa: ASYNC109
-        """The raw response, its body unread; the transport's own exceptions."""
+        """The raw response, its body unread; the transport's own exceptions, and the guard's before a write."""
         query = f"?{urlencode(request.query)}" if request.query else ""
         headers = {"Accept": request.accept, "Content-Type": request.media, "User-Agent": self._user_agent}
         bearer = (await self._configuration.auth_settings()).get("BearerToken")
         if bearer and bearer["value"]:
             headers["Authorization"] = bearer["value"]
+        if self._guard is not None and request.method != "GET":
+            self._guard()  # last, and for each try: a busy server may have let us wait for a minute
         answer = await self._rest.request(  # type: ignore[no-untyped-call]
             request.method,
             f"{self._configuration.host}{request.path}{query}",
@@ -150,19 +160,24 @@ async def access() -> Access:
 
 @asynccontextmanager
 async def open_transport(
-    *, user_agent: str, context: str | None = None, observe: Observe | None = None
+    *,
+    user_agent: str,
+    context: str | None = None,
+    observe: Observe | None = None,
+    guard: Callable[[], None] | None = None,
 ) -> AsyncIterator[Transport]:
     """A transport to the cluster that KUBECONFIG names, else the one of this pod, else that of `~/.kube/config`.
 
-    *context* is one of the kubeconfig, its current one by default; *observe* is told of each request. Raises
-    `ClusterError` where there are no usable credentials.
+    *context* is one of the kubeconfig, its current one by default; *observe* is told of each request; *guard* is called
+    before each write, and what it raises keeps the write back. Raises `ClusterError` where there are no usable
+    credentials.
     """
     configuration = await _load(context)
     if observe is not None:
         configuration.trace_configs = [tracing(observe)]
     rest = RESTClientObject(configuration)
     try:
-        yield Transport(configuration, rest, user_agent=user_agent)
+        yield Transport(configuration, rest, user_agent=user_agent, guard=guard)
     finally:
         await rest.close()
 

@@ -89,6 +89,18 @@ def test_the_operator_may_do_what_its_code_asks_for_and_nothing_else() -> None:
     assert allowed(one(of_set("default"), "ClusterRole", "largeforge-operator")) == asked()
 
 
+def test_the_operator_may_hold_its_own_lease_and_no_other() -> None:
+    for name in ("default", "namespaced"):
+        found = of_set(name)
+        role = one(found, "Role", "largeforge-operator-lease")
+        assert role["metadata"]["namespace"] == chart.NAMESPACE
+        rules = [(rule.get("resourceNames"), rule["verbs"]) for rule in role["rules"]]
+        assert rules == [(None, ["create"]), (["largeforge-operator"], ["get", "update"])]
+        assert allowed(role) == {("coordination.k8s.io", "leases"): {"create", "get", "update"}}
+        (container,) = dict(pods(found))["Deployment largeforge-operator"]["containers"]
+        assert {"name": "LARGEFORGE_LEASE_NAME", "value": "largeforge-operator"} in container["env"]
+
+
 def test_the_router_may_list_and_watch_what_it_follows_and_nothing_else() -> None:
     role = one(of_set("default"), "Role", "largeforge-router")
     assert allowed(role) == {(group_of(each), each.plural): {"list", "watch"} for each in router_watch._KINDS}
@@ -124,7 +136,8 @@ def test_a_namespaced_operator_watches_the_namespaces_in_which_it_has_rights() -
         ((), set()),
     ):
         (container,) = dict(pods(objects(*arguments)))["Deployment largeforge-operator"]["containers"]
-        written = {each["name"]: each["value"] for each in container["env"] if each["name"].startswith("LARGEFORGE_")}
+        names = {each["name"]: each.get("value", "by-the-kubelet") for each in container["env"]}
+        written = {name: value for name, value in names.items() if name.startswith("LARGEFORGE_")}
         assert from_environment(written).namespaces == expected
 
 
