@@ -208,6 +208,13 @@ class Bad:
         return f"{self.good}: {changed}"[:120]
 
 
+SECRET_VARIABLE = {"name": "CORP_TOKEN"}
+
+
+def secret(name: str, key: str) -> Manifest:
+    return {"secretKeyRef": {"name": name, "key": key}}
+
+
 SERVICE, ADAPTER, MODEL, _WHOLE, EXTERNAL, ARTIFACT = list(GOOD)[-6:]
 ONE_OF = "exactly one of sourceRef, artifact and endpoint"
 
@@ -279,6 +286,32 @@ BAD = [
     Bad(SERVICE, {"spec.lora.maxLoraRank": 48}, "supported values"),
     Bad(SERVICE, {"spec.lora.maxCpuLoras": 4}, "one slot stays free for swapping versions"),
     Bad(SERVICE, {"spec.lora.store": REMOVED}, "spec.lora.store: Required value"),
+    Bad(SERVICE, {"spec.service": {"annotations": {"-a": "b"}}}, "annotations: a key has letters"),
+    *(
+        Bad(SERVICE, {"spec.networkPolicy": {"allowFrom": [{field: {"a b": "c"}}]}}, f"{field}: a key has letters")
+        for field in ("namespaceLabels", "podLabels")
+    ),
+    Bad(SERVICE, {"spec.networkPolicy": {"allowFrom": [{"podLabels": {"a": "$(b)"}}]}}, "podLabels.a: Invalid value"),
+    Bad(SERVICE, {"spec.engine.env": [SECRET_VARIABLE | {"valueFrom": secret("../x", "k")}]}, "secretKeyRef.name"),
+    Bad(SERVICE, {"spec.engine.env": [SECRET_VARIABLE | {"valueFrom": secret("x", "../k")}]}, "secretKeyRef.key"),
+    *(
+        Bad(SERVICE, {"spec.compute.podTemplate": {field: {"a b": "c"}}}, f"{field}: a key has letters")
+        for field in ("labels", "nodeSelector")
+    ),
+    *(
+        Bad(SERVICE, {"spec.compute.resources": {field: {"a b": "1"}}}, f"{field}: a key has letters")
+        for field in ("requests", "limits")
+    ),
+    *(
+        Bad(SERVICE, {"spec.compute.podTemplate": {field: value}}, f"spec.compute.podTemplate.{field}")
+        for field, value in {
+            "labels": {"a": "-b"},
+            "tolerations": [{"key": "a b"}],
+            "runtimeClassName": "../x",
+            "priorityClassName": "x;y",
+            "volumes": [{"name": "a", "mountPath": "/a", "configMap": {"name": "other/x"}}],
+        }.items()
+    ),
     Bad(SERVICE, {"spec.service": {"type": "ExternalName"}}, 'supported values: "ClusterIP"'),
     # Expert
     Bad(ADAPTER, {"metadata.name": "auto"}, "'auto' is the router's own name"),

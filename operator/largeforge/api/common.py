@@ -13,7 +13,9 @@ from largeforge.api.model import (
     Model,
     ObjectName,
     Quantity,
+    SecretKey,
     SubdomainName,
+    keys_rule,
     rules,
 )
 
@@ -26,6 +28,8 @@ ResourceList = Annotated[
 class ResourceRequirements(Model):
     """CPU and memory of the container, as in a pod; GPUs are set by the GPU fields."""
 
+    model_config = rules(keys_rule("requests"), keys_rule("limits"))
+
     requests: ResourceList = {}
     """What the scheduler reserves, for example `{cpu: "2", memory: 8Gi}`."""
     limits: ResourceList = {}
@@ -35,11 +39,20 @@ class ResourceRequirements(Model):
 class Toleration(Model):
     """A taint that the pod tolerates."""
 
-    key: Annotated[str, Field(max_length=316)] | None = None
+    key: (
+        Annotated[
+            str,
+            Field(
+                max_length=316,
+                pattern=r"^(([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+            ),
+        ]
+        | None
+    ) = None
     """The taint's key; empty with operator Exists tolerates all."""
     operator: Literal["Exists", "Equal"] = "Equal"
     """How key and value are compared."""
-    value: Annotated[str, Field(max_length=63)] | None = None
+    value: LabelValue | None = None
     """The taint's value, for operator Equal."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """The effect that is tolerated; none means all."""
@@ -50,9 +63,9 @@ class Toleration(Model):
 class SecretKeySelector(Model):
     """An entry of a Secret in the same namespace."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: SubdomainName
     """The Secret's name."""
-    key: Annotated[str, Field(min_length=1, max_length=253)]
+    key: SecretKey
     """The entry's key."""
 
 
@@ -61,7 +74,7 @@ class SecretRef(Model):
 
     name: SubdomainName
     """The Secret's name."""
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = "token"
+    key: SecretKey = "token"
     """Its entry."""
 
 
@@ -112,7 +125,7 @@ class PersistentVolumeClaimSource(Model):
 class ConfigMapSource(Model):
     """A ConfigMap of the same namespace."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: SubdomainName
     """The ConfigMap's name."""
 
 
@@ -157,6 +170,8 @@ class Volume(Model):
 class PodTemplate(Model):
     """What is laid over the pod that we make. It cannot loosen the security context."""
 
+    model_config = rules(keys_rule("labels"), keys_rule("nodeSelector"))
+
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
     """Labels of the pod, beside ours."""
     node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
@@ -165,9 +180,9 @@ class PodTemplate(Model):
     """Taints that the pod tolerates."""
     affinity: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
     """Affinity, as in a pod; the API server checks it when the pod is made."""
-    runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
+    runtime_class_name: SubdomainName | None = None
     """The RuntimeClass, for example `nvidia`."""
-    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
+    priority_class_name: SubdomainName | None = None
     """The PriorityClass."""
     volumes: Annotated[list[Volume], Field(max_length=16)] = []
     """Volumes of the pod, each with the path at which the container finds it."""

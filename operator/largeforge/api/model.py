@@ -49,7 +49,18 @@ LargeForgeName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a
 SubdomainName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """The name of a Secret or a service account, which may have dots."""
 
+_LABEL_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+
+
+def keys_rule(field: str) -> tuple[str, str]:
+    """The CEL rule that the keys of the map *field* are those of labels: a schema says nothing of keys."""
+    said = f"{field}: a key has letters, digits, '-', '_' and '.', perhaps after a domain and '/'"
+    return f"!has(self.{field}) || self.{field}.all(k, k.matches('{_LABEL_KEY}'))", said
+
+
 LabelKey = Annotated[str, Field(min_length=1, max_length=316)]
-LabelValue = Annotated[str, Field(max_length=63)]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+SecretKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+"""An entry of a Secret."""
 Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?([EPTGMk]i?|m)?$")]
 """A resource quantity such as `500m`, `2` or `16Gi`."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from largeforge.api.common import PodTemplate, ResourceRequirements
-from largeforge.api.model import LabelKey, LabelValue, Model, Quantity, rules
+from largeforge.api.model import LabelKey, LabelValue, Model, Quantity, keys_rule, rules
 from largeforge.api.uri import PvcUriText
 
 AutoscalingMetric = Literal["CPU", "RequestsWaiting", "RequestsRunning", "KVCacheUsage"]
@@ -137,6 +137,8 @@ class NetworkPeer(Model):
             "has(self.namespaceLabels) || has(self.podLabels)",
             "a peer needs namespaceLabels, podLabels or both",
         ),
+        keys_rule("namespaceLabels"),
+        keys_rule("podLabels"),
     )
 
     namespace_labels: Annotated[dict[LabelKey, LabelValue], Field(min_length=1, max_length=16)] | None = None
@@ -156,6 +158,8 @@ class ServingNetworkPolicy(Model):
 
 class ServiceOptions(Model):
     """The Service in front of the engine."""
+
+    model_config = rules(keys_rule("annotations"))
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     """The type of the Service; clients ordinarily come through the router, which needs ClusterIP only."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from largeforge.api.redact import redact
 from largeforge.controllers import metrics
 from largeforge.kube.cluster import ClusterError
 
@@ -122,7 +123,7 @@ class WorkQueue:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = backoff(failures)
         metrics.RECONCILE_ERRORS.labels(self.kind, reason).inc()
-        log.warning("%s %s: tried %d times, again in %.1f s: %s", self.kind, key, failures, delay, cause)
+        log.warning("%s %s: tried %d times, again in %.1f s: %s", self.kind, key, failures, delay, redact(cause))
         return delay
 
     def _oldest(self) -> float:

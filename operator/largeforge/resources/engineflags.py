@@ -44,7 +44,12 @@ def engine_command(service: InferenceService, source: Source) -> list[str]:
         shares = spec.engine.tensor_parallel_size or spec.compute.gpus_per_replica // stages
         flags += [f"--tensor-parallel-size={shares}", f"--pipeline-parallel-size={stages}"]
     flags += [f"--shutdown-timeout={spec.drain_seconds}", "--disable-access-log-for-endpoints=/health,/metrics"]
-    return ["python3", "-m", "vllm.entrypoints.openai.api_server", *flags]
+    return ["python3", "-m", "vllm.entrypoints.openai.api_server", *map(literal, flags)]
+
+
+def literal(argument: str) -> str:
+    """*argument* so that it arrives as it is: the kubelet puts a variable's value, a key perhaps, for `$(NAME)`."""
+    return argument.replace("$", "$$")
 
 
 def template_file(uri: str) -> str:

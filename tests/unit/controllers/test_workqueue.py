@@ -105,6 +105,14 @@ async def test_a_bad_object_backs_off_alone(desk):
     assert desk.seen.count(B) == 1
 
 
+async def test_what_the_log_says_of_a_failed_look_has_no_token(desk, caplog):
+    desk.answers[A] = [ClusterError("spec.image: Invalid value: hf_0123456789abcdef"), None]
+    async with working(desk, workers=1) as queue:
+        queue.add(A)
+        await until(lambda: desk.seen.count(A) == 2)
+    assert "spec.image: Invalid value: ***" in caplog.text
+
+
 async def test_a_look_that_hangs_is_ended(desk, monkeypatch):
     monkeypatch.setattr(workqueue, "DEADLINE", 0.01)
     desk.gates[A] = asyncio.Event()

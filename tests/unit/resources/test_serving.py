@@ -71,6 +71,11 @@ def test_a_value_that_looks_like_a_flag_stays_a_value():
     assert engine_command(service)[3] == "--block-size=--api-key=x; rm -rf /"
 
 
+def test_a_value_that_names_a_variable_stays_as_it_is_written():
+    service = inferenceservice_of(engine={"extraArgs": {"response-role": "$(VLLM_API_KEY)$$(x)"}})
+    assert "--response-role=$$(VLLM_API_KEY)$$$$(x)" in engine_command(service), "the kubelet reads $$ as $"
+
+
 def test_adapters_can_be_loaded_only_where_there_is_a_store():
     assert environment(inferenceservice_of())["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
     without = inferenceservice_of(lora=None)
