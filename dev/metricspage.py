@@ -28,7 +28,8 @@ No label holds the name of an object, but for a router's Experts, clients and en
 that Prometheus itself adds (`namespace`, `pod`) say where the metric was read; whose GPUs are meant is in
 `object_namespace`.
 
-`router.dashboard.enabled` makes a Grafana dashboard of all that a router has.
+`operator.dashboard.enabled` and `router.dashboard.enabled` make Grafana dashboards of all of them, and
+`prometheusRule.enabled` alert rules; each alert has an entry in [troubleshooting](troubleshooting.md#alerts).
 
 The GPU time of one run stands in its `status.usage.gpuSeconds`. `largeforge_operator_gpu_seconds_total` is made of pods
 instead, engines' among them, from when they are on a node, by the operator's clock: a restart of the operator loses the

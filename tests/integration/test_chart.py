@@ -14,7 +14,7 @@ from tests.integration.conftest import Server
 pytestmark = pytest.mark.integration
 
 OPERATOR = f"system:serviceaccount:{chart.NAMESPACE}:largeforge-operator"
-FOREIGN = {"ServiceMonitor"}
+FOREIGN = {"ServiceMonitor", "PrometheusRule"}
 """Kinds whose CRDs are not ours."""
 
 

@@ -242,7 +242,7 @@ def leaves(node: dict[str, Any], schema: dict[str, Any], path: str) -> set[str]:
     reference = node.get("$ref") or next((part["$ref"] for part in node.get("allOf", []) if "$ref" in part), "")
     name = reference.rpartition("/")[2]
     node = schema["definitions"][name] if name else node
-    whole = name and name != "image"
+    whole = name and name not in ("image", "dashboard")
     if whole or "properties" not in node:
         return {path}
     return {
