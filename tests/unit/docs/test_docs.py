@@ -116,3 +116,15 @@ def test_each_make_target_that_a_page_names_exists(page: Path) -> None:
         if re.fullmatch(r"[a-z][a-z0-9-]*", word)
     }
     assert named <= TARGETS
+
+
+def test_each_test_that_the_page_of_security_names_exists_and_speaks_of_the_reason_beside_it() -> None:
+    page = (REPO / "docs" / "security.md").read_text()
+    named = re.findall(r"`(tests/[\w/.]+)`(?: \(`(\w+)`\))?", page)
+    assert len(named) > 10
+    constants = {value: name for name, value in vars(Reason).items() if name.isupper()}
+    for path, reason in named:
+        at = REPO / path
+        assert at.exists(), path
+        texts = [file.read_text() for file in ([at] if at.is_file() else sorted(at.glob("*.py")))]
+        assert not reason or any(reason in text or f"Reason.{constants[reason]}" in text for text in texts), reason
