@@ -19,6 +19,7 @@ from typing import NamedTuple
 from largeforge.router import fit
 from largeforge.router.classify import Matcher, Pattern
 from largeforge.router.learnt import Embed, Learnt, Lesson
+from largeforge.router.products import Vectors
 from largeforge.router.ridge import lead
 from largeforge.router.terms import Floats
 
@@ -111,6 +112,8 @@ class _Message:
 
     keywords: Mapping[str, float]
     blocks: tuple[str, ...] = ()
+    vectors: Vectors = ()
+    """Of the blocks."""
     raw: Floats | None = None
     """The cheap head's."""
     unclear: bool = False
@@ -192,8 +195,11 @@ class Classifier:
         found = learnt.blocks(text)
         if not found:
             return _Message(keywords)
-        raw = learnt.cheap.raw(found)
-        return _Message(keywords, found, raw, learnt.full is not None and not self._clear(learnt, raw, keywords))
+        vectors = learnt.vectors(found)
+        raw = learnt.cheap.raw(vectors)
+        return _Message(
+            keywords, found, vectors, raw, learnt.full is not None and not self._clear(learnt, raw, keywords)
+        )
 
     def _clear(self, learnt: Learnt, raw: Floats, keywords: Mapping[str, float]) -> bool:
         """Whether terms alone say who it is, and no keyword says otherwise."""
@@ -224,7 +230,7 @@ class Classifier:
         if learnt is None or raw is None:
             return {}
         if message.unclear and learnt.full is not None and all(block in embeddings for block in message.blocks):
-            raw = learnt.full.raw(message.blocks, [embeddings[block] for block in message.blocks])
+            raw = learnt.full.raw(message.vectors, [embeddings[block] for block in message.blocks])
             worth = learnt.full.worth.worth(raw)
         else:
             worth = learnt.cheap.worth.worth(raw)

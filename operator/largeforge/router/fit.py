@@ -9,13 +9,12 @@ import numpy as np
 
 from largeforge.router import wide
 from largeforge.router.learnt import FEW, NEAREST_SHARE, Cheap, Embed, Full, Learnt, Lesson, radial, terms_share
+from largeforge.router.products import Vectors, products
 from largeforge.router.ridge import Matrix, calibrated, coefficients, left_out
 from largeforge.router.rows import (
     NEGATIVE,
     NOBODY,
     Rows,
-    Vectors,
-    products,
     rows_of,
     targets_of,
     unlike_examples,
@@ -60,8 +59,8 @@ def _exact(rows: Rows, words: Vocabulary, vectors: Vectors, embeddings: Floats |
     if embeddings is not None and cosines is not None:
         worth = worth.never_clear() if rows.fewest < FEW else worth
         full, scores = _full(rows, words, vectors, likeness, embeddings[keep], cosines[np.ix_(keep, keep)], of_twins)
-    cheap = Cheap(words, weights(vectors, duals, words), worth)
-    return Learnt(rows.experts, cheap, full, rows.fewest < FEW, scores.argmax(axis=1))
+    cheap = Cheap(weights(vectors, duals, words), worth)
+    return Learnt(rows.experts, words, cheap, full, rows.fewest < FEW, scores.argmax(axis=1))
 
 
 def _full(  # noqa: PLR0913, PLR0917 - both kinds of features, each with its products
@@ -78,7 +77,6 @@ def _full(  # noqa: PLR0913, PLR0917 - both kinds of features, each with its pro
     duals, scores = _fitted(share * likeness + radial(cosines), rows, of_twins)
     scores += NEAREST_SHARE * _nearest_other(cosines, rows, of_twins)
     return Full(
-        words=words,
         weights=weights(vectors, share * duals, words) if share else np.zeros((0, 0), dtype=np.float32),
         rows=np.ascontiguousarray(embeddings, dtype=np.float32),
         duals=duals.astype(np.float32),

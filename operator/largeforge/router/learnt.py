@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from largeforge.router.products import Vector, Vectors
 from largeforge.router.ridge import Calibration
 from largeforge.router.spelling import Spelling
 from largeforge.router.terms import Floats, Indices, Vocabulary
@@ -44,14 +45,13 @@ class Lesson:
 class Cheap:
     """The head that sees terms alone."""
 
-    words: Vocabulary
     weights: Floats
     """A row for each term, a column for each expert."""
     worth: Calibration
 
-    def raw(self, blocks: Sequence[str]) -> Floats:
+    def raw(self, vectors: Vectors) -> Floats:
         """The score of each expert: that of the block that speaks most for it."""
-        found: Floats = np.max([weighted(self.words.vector(block), self.weights) for block in blocks], axis=0)
+        found: Floats = np.max([weighted(vector, self.weights) for vector in vectors], axis=0)
         return found
 
 
@@ -59,7 +59,6 @@ class Cheap:
 class Full:
     """The head that sees embeddings too."""
 
-    words: Vocabulary
     weights: Floats
     """As the cheap head's; without rows where terms do not count."""
     rows: Floats
@@ -70,17 +69,17 @@ class Full:
     """Where each expert's rows begin, and where the last one's end."""
     worth: Calibration
 
-    def raw(self, blocks: Sequence[str], embeddings: Sequence[Floats]) -> Floats:
+    def raw(self, vectors: Vectors, embeddings: Sequence[Floats]) -> Floats:
         """The score of each expert: that of the block that speaks most for it."""
-        found: Floats = np.max([self._of(*block) for block in zip(blocks, embeddings, strict=True)], axis=0)
+        found: Floats = np.max([self._of(*block) for block in zip(vectors, embeddings, strict=True)], axis=0)
         return found
 
-    def _of(self, block: str, embedding: Floats) -> Floats:
+    def _of(self, vector: Vector, embedding: Floats) -> Floats:
         cosines = self.rows @ embedding
         nearest = np.maximum.reduceat(cosines[: self.starts[-1]], self.starts[:-1])
         score = radial(cosines) @ self.duals + NEAREST_SHARE * nearest
         if len(self.weights):
-            score += weighted(self.words.vector(block), self.weights)
+            score += weighted(vector, self.weights)
         return score.astype(np.float32)
 
 
@@ -90,6 +89,8 @@ class Learnt:
 
     experts: tuple[str, ...]
     """By name; each is a column of the heads."""
+    words: Vocabulary
+    """The terms of both heads."""
     cheap: Cheap
     full: Full | None
     """None without an embedding model."""
@@ -105,13 +106,17 @@ class Learnt:
         found = blocks(text)
         return found if self.spelling is None else tuple(map(self.spelling.corrected, found))
 
+    def vectors(self, blocks: Sequence[str]) -> Vectors:
+        """The terms of each block, which both heads see."""
+        return tuple(map(self.words.vector, blocks))
+
 
 def terms_share(fewest: int) -> float:
     """What the terms' kernel counts beside that of the embeddings, by the examples of the expert with the fewest."""
     return 0.0 if fewest < FEW else TERMS_SHARE * min(1.0, fewest / MANY)
 
 
-def weighted(vector: tuple[Indices, Floats], weights: Floats) -> Floats:
+def weighted(vector: Vector, weights: Floats) -> Floats:
     """The sum of the rows of *weights* that the terms of a text have."""
     at, values = vector
     found: Floats = values @ weights[at]

@@ -51,7 +51,7 @@ def write(path: Path, learnt: Learnt) -> None:
         _Header(
             [*learnt.experts],
             learnt.few,
-            float(learnt.cheap.words.unknown),
+            float(learnt.words.unknown),
             _numbers(learnt.cheap.worth),
             _numbers(learnt.full.worth) if learnt.full else None,
             places,
@@ -83,18 +83,16 @@ def read(path: Path) -> Learnt:
     words = Vocabulary(array("numbers"), array("weights"), np.float32(header.unknown))
     full = None
     if header.full_worth is not None:
-        full = Full(
-            words, array("terms"), array("rows"), array("duals"), array("starts"), Calibration(*header.full_worth)
-        )
+        full = Full(array("terms"), array("rows"), array("duals"), array("starts"), Calibration(*header.full_worth))
     spelling = None
     if header.spelling is not None:
         spelling = Spelling(tuple(header.spelling), array("known"), array("parts"), array("owners"))
-    cheap = Cheap(words, array("cheap"), Calibration(*header.cheap_worth))
-    return Learnt(tuple(header.experts), cheap, full, header.few, array("taken_by"), spelling)
+    cheap = Cheap(array("cheap"), Calibration(*header.cheap_worth))
+    return Learnt(tuple(header.experts), words, cheap, full, header.few, array("taken_by"), spelling)
 
 
 def _arrays(learnt: Learnt) -> dict[str, Any]:
-    words, full = learnt.cheap.words, learnt.full
+    words, full = learnt.words, learnt.full
     found = {
         "numbers": words.numbers,
         "weights": words.weights,

@@ -9,6 +9,7 @@ import numpy as np
 
 from largeforge.router.generic import SENTENCES
 from largeforge.router.learnt import Lesson
+from largeforge.router.products import Vectors
 from largeforge.router.ridge import Matrix
 from largeforge.router.terms import Floats, Indices, Vocabulary
 from largeforge.router.text import canonical
@@ -19,8 +20,6 @@ NEGATIVE = -0.5
 """What a negative example should score for its expert."""
 NOBODY = -1
 """The owner of a generic sentence. That of a negative example of column c is -2 - c."""
-
-Vectors = Sequence[tuple[Indices, Floats]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,29 +92,6 @@ def unlike_examples(rows: Rows, likeness: Matrix | Floats) -> Indices:
     """All rows but the generic sentences that are like an example; *likeness* has a row for each such sentence."""
     like = rows.nobody[likeness.max(axis=1) >= GENERIC_LIKE_EXAMPLE]
     return np.setdiff1d(np.arange(len(rows.texts)), like)
-
-
-def products(vectors: Vectors, marks: Indices) -> Floats:
-    """The dot product of each text's terms with those of each of the texts *marks*."""
-    lengths = [len(at) for at, _ in vectors]
-    every = np.concatenate([at for at, _ in vectors])
-    order = np.argsort(every, kind="stable")
-    values = np.concatenate([values for _, values in vectors])[order]
-    texts = np.repeat(np.arange(len(vectors)), lengths)[order]
-    place = np.full(len(vectors), -1)
-    place[marks] = np.arange(len(marks))
-    places = place[texts]
-    bounds = np.flatnonzero(np.diff(every[order], prepend=-1, append=-1))
-    found = np.zeros((len(vectors), len(marks)), dtype=np.float32)
-    for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        if end - begin > 1:  # a term of one text alone says nothing of two
-            term = slice(begin, end)
-            among = np.flatnonzero(places[term] >= 0)
-            if len(among):
-                mine = values[term]
-                found[np.ix_(texts[term], places[term][among])] += mine[:, None] * mine[among]
-    found[marks, np.arange(len(marks))] = 1.0  # their length
-    return found
 
 
 def weights(vectors: Vectors, duals: Matrix, words: Vocabulary) -> Floats:

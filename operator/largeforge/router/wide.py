@@ -10,8 +10,9 @@ from collections.abc import Callable
 import numpy as np
 
 from largeforge.router.learnt import FEW, NEAREST_SHARE, Cheap, Full, Learnt, radial, terms_share
+from largeforge.router.products import Vectors, among, products
 from largeforge.router.ridge import RIDGE, Matrix, calibrated, together
-from largeforge.router.rows import NEGATIVE, NOBODY, Rows, Vectors, products, targets_of, weights
+from largeforge.router.rows import NEGATIVE, NOBODY, Rows, targets_of, weights
 from largeforge.router.terms import Floats, Indices, Vocabulary
 from largeforge.router.twins import twins
 
@@ -36,44 +37,33 @@ def learn(rows: Rows, words: Vocabulary, vectors: Vectors, embeddings: Floats | 
     owners = rows.owners[others]
     of_marks = [vectors[mark] for mark in marks]
     duals, scores = _fitted(terms, marks, rows, of_twins.groups)
-    cheap = Cheap(words, weights(of_marks, duals, words), calibrated(scores[others], owners, top=1.0))
+    cheap = Cheap(weights(of_marks, duals, words), calibrated(scores[others], owners, top=1.0))
     full = None
     if embeddings is not None and cosines is not None:
         share = terms_share(rows.fewest)
         duals, scores = _fitted(np.float32(share) * terms + radial(cosines), marks, rows, of_twins.groups)
         scores += NEAREST_SHARE * _nearest_other(cosines, marks, starts, of_twins.groups[: rows.examples])
         full = Full(
-            words=words,
             weights=weights(of_marks, share * duals, words),
             rows=np.ascontiguousarray(embeddings[marks], dtype=np.float32),
             duals=duals.astype(np.float32),
             starts=starts,
             worth=calibrated(scores[others], owners, top=1 + NEAREST_SHARE),
         )
-    return Learnt(rows.experts, cheap, full, rows.fewest < FEW, scores.argmax(axis=1))
+    return Learnt(rows.experts, words, cheap, full, rows.fewest < FEW, scores.argmax(axis=1))
 
 
 def _likeness(vectors: Vectors, embeddings: Floats | None) -> Callable[[int, int], Floats]:
     """The likeness of some rows to each other."""
 
     def alike(begin: int, end: int) -> Floats:
-        by_terms = _products(vectors[begin:end])
+        by_terms = among(vectors[begin:end])
         if embeddings is None:
             return by_terms
         found: Floats = np.maximum(by_terms, embeddings[begin:end] @ embeddings[begin:end].T)
         return found
 
     return alike
-
-
-def _products(vectors: Vectors) -> Floats:
-    """As `rows.products` of each with each, many times faster for some hundreds of texts."""
-    known, columns = np.unique(np.concatenate([at for at, _ in vectors]), return_inverse=True)
-    dense = np.zeros((len(vectors), len(known)), dtype=np.float32)
-    owners = np.repeat(np.arange(len(vectors)), [len(at) for at, _ in vectors])
-    dense[owners, columns] = np.concatenate([values for _, values in vectors])
-    found: Floats = dense @ dense.T
-    return found
 
 
 def _fitted(features: Floats, marks: Indices, rows: Rows, groups: Indices) -> tuple[Matrix, Matrix]:
@@ -92,7 +82,7 @@ def _fitted(features: Floats, marks: Indices, rows: Rows, groups: Indices) -> tu
     mine, goal = features[: rows.examples], targets[: rows.examples]
     # How much each row decides of its own score, and of those of its twins.
     through = mine @ inverse.astype(np.float32)
-    missed = goal - mine @ found
+    missed = goal - mine @ found.astype(np.float32)  # numpy would make a copy of all features in float64
     scores: Matrix = goal - missed / np.maximum(1 - np.einsum("ij,ij->i", through, mine)[:, None], 0.01)
     for group in together(groups[: rows.examples]):
         shared = (through[group] @ mine[group].T).astype(np.float64)

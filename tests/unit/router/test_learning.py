@@ -36,7 +36,9 @@ def embedder():
 
 def raws(learnt: Any, embedder: Embedder):
     return [
-        (learnt.cheap.raw([text]).tolist(), learnt.full.raw([text], [embedder.one(text)]).tolist()) for text in TEXTS
+        (learnt.cheap.raw(found).tolist(), learnt.full.raw(found, [embedder.one(text)]).tolist())
+        for text in TEXTS
+        for found in [learnt.vectors([text])]
     ]
 
 

@@ -155,9 +155,10 @@ def test_both_methods_heed_negative_examples(monkeypatch):
             [lessons[0], Lesson("sql", lessons[1].examples, ("a table for two", "a table for four at six"))]
         )
         column = plain.experts.index("sql")
-        assert told.cheap.raw([text])[column] < plain.cheap.raw([text])[column] - 0.2
+        assert told.cheap.raw(told.vectors([text]))[column] < plain.cheap.raw(plain.vectors([text]))[column] - 0.2
         clear = "count the orders of each customer"
-        assert told.cheap.raw([clear])[column] == pytest.approx(plain.cheap.raw([clear])[column], abs=0.15)
+        untouched = plain.cheap.raw(plain.vectors([clear]))[column]
+        assert told.cheap.raw(told.vectors([clear]))[column] == pytest.approx(untouched, abs=0.15)
 
 
 def test_a_lead_is_never_clear_without_enough_examples(embed):
