@@ -50,6 +50,9 @@ class Cluster(Protocol):
     def has_image(self, reference: str) -> bool:
         """Whether a pod that names *reference* would find it."""
 
+    def audit_log(self) -> Path | None:
+        """What service accounts asked the API server for; None where it writes none."""
+
 
 def chosen() -> Cluster:
     """The cluster that the environment asks for."""
@@ -108,3 +111,8 @@ def content_digests() -> set[str]:
 def has_image(reference: str) -> bool:
     """Whether a pod that names *reference* would find it."""
     return chosen().has_image(reference)
+
+
+def audit_log() -> Path | None:
+    """What service accounts asked the API server for since the last `renew`; None where it writes none."""
+    return chosen().audit_log()

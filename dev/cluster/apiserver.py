@@ -6,6 +6,7 @@ namespace stays. Give each test names of its own.
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from dev.cluster import layout
 from dev.cluster.api import Api
+from dev.cluster.audit import audit_flags, policy
 from dev.cluster.certificates import ensure_certificates, identities
 from dev.cluster.components import apiserver_certificates, flags
 from dev.cluster.layout import Layout
@@ -33,12 +35,15 @@ LOOPBACK = "127.0.0.1"
 def api_server() -> Iterator[Path]:
     """The administrator's kubeconfig of a new, empty API server; it is gone at the end of the block.
 
-    Its processes are killed with the thread that entered the block, however that ends.
+    `audit_log` tells where it writes what service accounts ask for. Its processes are killed with the thread that
+    entered the block, however that ends.
     """
     ensure_programs(["etcd", "kube-apiserver"])
     with tempfile.TemporaryDirectory(prefix="largeforge-api-") as folder:
         paths = Layout(Path(folder))
         paths.logs.mkdir()
+        paths.config.mkdir()
+        paths.audit_policy.write_text(json.dumps(policy()))
         api_port, etcd_port, peer_port = _free_ports(3)
         who = identities(
             node=layout.NODE,
@@ -60,6 +65,11 @@ def api_server() -> Iterator[Path]:
             for process in reversed(processes):
                 process.kill()  # nothing of it is kept, so nothing need be closed gently
                 process.wait(STOP_SECONDS)
+
+
+def audit_log(kubeconfig: Path) -> Path:
+    """The audit log of the API server that `api_server` gave this kubeconfig of."""
+    return Layout(kubeconfig.parents[1]).audit_log
 
 
 def etcd_flags(paths: Layout, *, port: int, peer_port: int) -> list[str]:
@@ -89,8 +99,11 @@ def apiserver_flags(paths: Layout, *, port: int, etcd_port: int) -> list[str]:
             "service-cluster-ip-range": layout.SERVICE_RANGE,
             "authorization-mode": "RBAC",
             "disable-admission-plugins": "ServiceAccount",  # nobody makes a namespace's account here
+            # Not a default of Kubernetes but OpenShift's: the rights on finalizers are needed for it alone.
+            "enable-admission-plugins": "OwnerReferencesPermissionEnforcement",
             "allow-privileged": "true",
             **apiserver_certificates(paths),
+            **audit_flags(paths.audit_policy, paths.audit_log),
             "service-account-issuer": f"https://kubernetes.default.svc.{layout.CLUSTER_DOMAIN}",
         }
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.cluster import layout
+from dev.cluster.audit import audit_flags, policy
 from dev.cluster.layout import Layout
 
 ETCD_ADDRESS = "127.0.0.1:2379"
@@ -79,6 +80,7 @@ def config_files(paths: Layout) -> dict[str, str]:
         "kubelet.json": kubelet_config(paths),
         "proxy.json": proxy_config(paths),
         "cni/10-bridge.conflist": cni_config(paths),
+        paths.audit_policy.name: policy(),
     }
     return {
         "containerd.toml": containerd_config(paths),
@@ -121,6 +123,7 @@ def apiserver_flags(paths: Layout) -> list[str]:
             "enable-admission-plugins": "NodeRestriction",  # Pod Security is on by default
             "allow-privileged": "true",
             **apiserver_certificates(paths),
+            **audit_flags(paths.audit_policy, paths.audit_log),
             "service-account-issuer": issuer,
             "kubelet-client-certificate": paths.certificate("apiserver-kubelet"),
             "kubelet-client-key": paths.key("apiserver-kubelet"),

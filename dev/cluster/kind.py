@@ -106,6 +106,10 @@ def kubeconfig() -> Path:
     return KUBECONFIG
 
 
+def audit_log() -> None:
+    """The API server of kind writes none."""
+
+
 def node_address() -> str:
     return ADDRESS
 

@@ -57,6 +57,16 @@ class Layout:
         return self.root / "logs"
 
     @property
+    def audit_log(self) -> Path:
+        """What service accounts asked the API server for; `audit.calls` reads it."""
+        return self.logs / "audit.log"
+
+    @property
+    def audit_policy(self) -> Path:
+        """What is written there."""
+        return self.config / "audit.json"
+
+    @property
     def pod_logs(self) -> Path:
         """What is /var/log in the node."""
         return self.root / "var-log"

@@ -130,6 +130,11 @@ def kubeconfig() -> Path:
     return PATHS.kubeconfig
 
 
+def audit_log() -> Path:
+    """What service accounts asked for; `dev.cluster.audit` reads it."""
+    return PATHS.audit_log
+
+
 def node_address() -> str:
     """Where the machine reaches NodePorts."""
     return layout.NODE_ADDRESS

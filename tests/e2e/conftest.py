@@ -15,7 +15,13 @@ from tests.e2e import ground as grounds
 from tests.e2e.chain import Chain
 from tests.e2e.quantizing import rows
 
+LAST = "test_refusals.py"
+"""Looks back at all the others."""
 KINDS = "experts,finetunejobs,quantizejobs,inferenceservices"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name == LAST)
 
 
 @pytest.fixture(scope="session")

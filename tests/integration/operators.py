@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.integration.conftest import REPO
+import yaml
+
+from tests.integration.conftest import REPO, Server
 
 SECONDS = 120
 """What a test waits for at most: a busy machine is slow, and a test that waits for nothing fails."""
@@ -34,6 +37,23 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def account(name: str, namespace: str) -> dict[str, Any]:
+    """A service account."""
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+
+
+def credentials(server: Server, name: str, namespace: str, folder: Path) -> Path:
+    """A kubeconfig of the service account *name*, in *folder*."""
+    token = server.kubectl("create", "token", name, "-n", namespace).stdout.strip()
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    for user in config["users"]:
+        user["user"] = {"token": token}
+    path = folder / f"{namespace}.{name}.kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    path.chmod(0o600)
+    return path
 
 
 @dataclass(frozen=True)

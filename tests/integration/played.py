@@ -43,15 +43,18 @@ class Dying:
 
 
 class Played:
-    """One FineTuneJob, and all that happens to it. The operator's clock can be put forward."""
+    """One FineTuneJob, and all that happens to it. The operator's clock can be put forward.
+
+    The operator asks through a transport of its own where one is given, with rights of its own.
+    """
 
     resource, model, label, container = FINETUNEJOBS, FineTuneJob, "largeforge.ai/finetunejob", "trainer"
     manifest, reconcile = staticmethod(manifest), staticmethod(reconcile)
 
-    def __init__(self, transport, namespace, name, *, kill_at=None):
+    def __init__(self, transport, namespace, name, *, kill_at=None, operator=None):
         self.transport, self.namespace, self.name = transport, namespace, name
         self.api = ApiCluster(transport)
-        self.cluster = Dying(self.api, kill_at)
+        self.cluster = Dying(ApiCluster(operator or transport), kill_at)
         self.settings = SETTINGS
         self.offset = timedelta()
 
@@ -209,11 +212,11 @@ class Played:
 
 
 @asynccontextmanager
-async def play(kubeconfig, monkeypatch, namespace, name, *, kill_at=None, kind=Played, **spec):
+async def play(kubeconfig, monkeypatch, namespace, name, *, kill_at=None, operator=None, kind=Played, **spec):
     """A FineTuneJob (or another *kind*) of *spec* with its claims, at the API server of *kubeconfig*."""
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     async with open_transport(user_agent="largeforge-test") as transport:
-        played = kind(transport, namespace, name, kill_at=kill_at)
+        played = kind(transport, namespace, name, kill_at=kill_at, operator=operator)
         for claim in ("models", "data"):
             await played.claim(claim)
         await played.apply(**spec)

@@ -57,10 +57,10 @@ def kubeconfig(server):
 class World:
     """The Experts of the namespace, one service with one pod, and its engine."""
 
-    def __init__(self, transport, engines, stub, *, kill_at=None):
+    def __init__(self, transport, engines, stub, *, kill_at=None, operator=None):
         self.transport, self.engines, self.stub = transport, engines, stub
         self.api = ApiCluster(transport)
-        self.cluster = Dying(self.api, kill_at)
+        self.cluster = Dying(ApiCluster(operator or transport), kill_at)
         self.offset = timedelta()
 
     def now(self):
@@ -186,7 +186,7 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(kubeconfig, monkeypatch, *, kill_at=None):
+async def world_of(kubeconfig, monkeypatch, *, kill_at=None, operator=None):
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     stub = Stub(SERVICE)
     async with (
@@ -194,7 +194,7 @@ async def world_of(kubeconfig, monkeypatch, *, kill_at=None):
         connect_session() as session,
         open_transport(user_agent="largeforge-test") as transport,
     ):
-        world = World(transport, HttpEngines(session, port=port), stub, kill_at=kill_at)
+        world = World(transport, HttpEngines(session, port=port), stub, kill_at=kill_at, operator=operator)
         await world.provide()
         yield world
 

@@ -57,10 +57,10 @@ KEDA = {
 class Served:
     """One InferenceService, and what its user and an autoscaler do to it."""
 
-    def __init__(self, transport, name, *, kill_at=None):
+    def __init__(self, transport, name, *, kill_at=None, operator=None):
         self.transport, self.name = transport, name
         self.api = ApiCluster(transport)
-        self.cluster = Dying(self.api, kill_at)
+        self.cluster = Dying(ApiCluster(operator or transport), kill_at)
         self.engines = FakeEngines()
         self.master_key = MASTER_KEY
         self.settings = SETTINGS.model_copy(update={"operator_namespace": "largeforge-system"})

@@ -10,38 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from dev import chart
 from tests.integration.conftest import Server
-from tests.integration.operators import Operator, operator, until
+from tests.integration.operators import Operator, account, credentials, operator, until
 from tests.integration.test_chart import apply, make_namespaces, rendered
 from tests.unit.training import manifest
 
 pytestmark = pytest.mark.integration
 
 SERVED, FOREIGN = "support", "demo"
-ACCOUNT = {
-    "apiVersion": "v1",
-    "kind": "ServiceAccount",
-    "metadata": {"name": "largeforge-operator", "namespace": chart.NAMESPACE},
-}
 
 
 @pytest.fixture
 def kubeconfig(server: Server, tmp_path: Path) -> Path:
     """The credentials of the operator's account, with the rights that the chart gives it."""
     make_namespaces(server)
-    apply(server, [ACCOUNT, *(o for o in rendered("namespaced") if o["kind"] in {"Role", "RoleBinding"})])
-    token = server.kubectl("create", "token", "largeforge-operator", "-n", chart.NAMESPACE).stdout.strip()
-    config = yaml.safe_load(server.kubeconfig.read_text())
-    for user in config["users"]:
-        user["user"] = {"token": token}
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    path.chmod(0o600)
-    return path
+    roles = [o for o in rendered("namespaced") if o["kind"] in {"Role", "RoleBinding"}]
+    apply(server, [account("largeforge-operator", chart.NAMESPACE), *roles])
+    return credentials(server, "largeforge-operator", chart.NAMESPACE, tmp_path)
 
 
 @pytest.fixture

@@ -61,6 +61,11 @@ def test_apiserver_trusts_the_clusters_authorities() -> None:
         "tls-private-key-file": "/state/pki/apiserver.key",
         "service-account-key-file": "/state/pki/service-accounts.pub",
         "service-account-signing-key-file": "/state/pki/service-accounts.key",
+        "audit-policy-file": "/state/config/audit.json",
+        "audit-log-path": "/state/logs/audit.log",
+        "audit-log-mode": "blocking",
+        "audit-log-maxsize": "50",
+        "audit-log-maxbackup": "1",
         "service-account-issuer": "https://kubernetes.default.svc.cluster.local",
         "kubelet-client-certificate": "/state/pki/apiserver-kubelet.crt",
         "kubelet-client-key": "/state/pki/apiserver-kubelet.key",
@@ -131,6 +136,7 @@ def test_config_files_are_those_that_the_commands_name() -> None:
     commands = [" ".join(component.command) for component in components.components(PATHS, PROGRAMS)]
     files = components.config_files(PATHS)
     assert sorted(files) == [
+        "audit.json",
         "cni/10-bridge.conflist",
         "containerd.toml",
         "kubelet.json",
@@ -138,7 +144,7 @@ def test_config_files_are_those_that_the_commands_name() -> None:
         "resolv.conf",
         "scheduler.json",
     ]
-    for name in ("containerd.toml", "kubelet.json", "proxy.json", "scheduler.json"):
+    for name in ("audit.json", "containerd.toml", "kubelet.json", "proxy.json", "scheduler.json"):
         assert any(f"/state/config/{name}" in command for command in commands)
     assert 'conf_dir = "/state/config/cni"' in files["containerd.toml"]
 
