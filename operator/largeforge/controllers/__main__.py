@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from largeforge.controllers.logs import set_up
 from largeforge.controllers.process import run
 from largeforge.controllers.settings import from_environment
 from largeforge.kube.cluster import ClusterError
@@ -29,12 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--namespace", action="append", help="serve this namespace only; may be repeated (LARGEFORGE_NAMESPACES)"
     )
     scope.add_argument("--all-namespaces", action="store_true", help="serve all namespaces, whatever the variable says")
+    parser.add_argument(
+        "--log-format", choices=("json", "text"), default="text", help="one JSON object a line, or text (default)"
+    )
     parser.add_argument("--verbose", action="store_true", help="log what kopf does, too")
     options = parser.parse_args(arguments)
     environment = dict(os.environ)
     if options.namespace or options.all_namespaces:
         environment["LARGEFORGE_NAMESPACES"] = ",".join(options.namespace or [])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up(options.log_format)
     if not options.verbose:
         logging.getLogger("kopf").setLevel(logging.WARNING)
     try:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from largeforge.api.redact import redact
 from largeforge.controllers import metrics
+from largeforge.controllers.logs import about
 from largeforge.kube.cluster import ClusterError
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ class WorkQueue:
             del self._queued[key]
             self._active.add(key)
             try:
-                again = await self._look(key)
+                with about(self.kind, *key):
+                    again = await self._look(key)
             finally:
                 self._active.discard(key)
             if key in self._again:
