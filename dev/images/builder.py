@@ -123,6 +123,7 @@ def prune(keep: int = KEEP) -> None:
             {reference: stored[reference].layers() for reference in stored if reference not in old}, _recorded()
         )
         if old:
+            storage.remove_leftovers()  # a build that was killed holds the image that it began with
             with step(f"remove {len(old)} old image{'s' if len(old) > 1 else ''}"):
                 storage.remove(old)
 
