@@ -32,6 +32,7 @@ MODULES = (
     "reader",
     "resolve",
     "service",
+    "spans",
     "text",
     "upstream",
     "usage",

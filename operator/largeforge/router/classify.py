@@ -1,24 +1,21 @@
 """Which expert's keywords a text contains, for all experts at once.
 
-A pattern that is a single word is looked up in the set of the text's words. The others become one trie each (Words of
-several parts, Literals), written as a regular expression that looks ahead from every position where a match may begin
-and finds the longest pattern there; the shorter ones that begin at the same place are known when the matcher is built.
-So the time is linear in the text and does not grow with the number of patterns.
-
-A trie costs 50 ns a character, so it is asked where there is no other way. A Literal of letters and digits lies inside
-a word, and what lies inside a word is remembered; any other is looked for only where its longest run of them is found.
+A pattern that is a single word is looked up in the set of the text's words. What lies inside a word is found by a trie,
+and remembered, since people use the same words. The others (`spans`) are looked for only where one of their words, or a
+part of one, is. So the time is linear in the text and does not grow with the number of patterns.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import fsum
 from typing import Literal, NamedTuple
 
 from largeforge.router.expressions import Expressions, fault
+from largeforge.router.spans import NOTHING, Entry, Sought, Spans, Table, trie_of
 
 DOMAIN_WEIGHT = 0.5
 HALF_WEIGHT = 0.5
@@ -31,16 +28,11 @@ REMEMBERED_WORDS = 16_384
 REMEMBERED_CHARACTERS = 32
 """The longest word that is remembered; who sends longer ones pays for the trie each time."""
 
-_END = ""
 _REGEX = "\0"
 """Stands before a regular expression, so that it is not taken for a keyword of the same letters."""
 _WORD = re.compile(r"\w+")
 _ASCII_WORDS = bytes(ord(chr(code).lower()) if _WORD.match(chr(code)) else 0x20 for code in range(128)) + bytes(128)
 """Letters in lower case, and a space for what stands between words: many times faster than the regular expression."""
-
-_Entry = tuple[str, str, float]
-"""Expert, pattern, weight."""
-_Table = dict[str, list[_Entry]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +53,10 @@ class Matcher:
     """The patterns of all experts."""
 
     def __init__(self, experts: Mapping[str, Iterable[Pattern]]) -> None:
-        words: _Table = {}
-        phrases: _Table = {}
-        literals: _Table = {}
-        expressions: _Table = {}
+        words: Table = {}
+        phrases: Table = {}
+        literals: Table = {}
+        expressions: Table = {}
         for expert, patterns in sorted(experts.items()):
             for pattern in patterns:
                 if pattern.kind == "Regex":
@@ -80,21 +72,16 @@ class Matcher:
         self._expression_entries = {text: entries for text, entries in expressions.items() if fault(text) is None}
         self._expressions = Expressions([*self._expression_entries])
         self._words = words
-        self._phrases = re.compile(rf"(?<!\w)(?=({_trie(phrases)})(?!\w))") if phrases else None
+        firsts = {found: first.group() if (first := _WORD.search(found)) else "" for found in phrases}
+        self._phrases = Spans(phrases, firsts, whole_words=True)
         self._literals = literals
         runs = {literal: max(_WORD.findall(literal), key=len, default="") for literal in literals}
-        self._inside = _trie_of({run for run in runs.values() if run})
+        self._inside = trie_of({run for run in runs.values() if run})
         """Finds the literals that are one run, and the longest run of each other."""
-        mixed = {literal: entries for literal, entries in literals.items() if runs[literal] != literal}
-        self._mixed = _trie_of(mixed)
-        self._mixed_runs = frozenset(runs[literal] for literal in mixed)
         self._runs = frozenset(runs.values())
-        self._phrase_hits = {found: _covered(found, phrases, whole_words=True) for found in phrases}
-        self._mixed_hits = {found: _covered(found, mixed, whole_words=False) for found in mixed}
-        # A phrase can only be there if its first word is; one without any word may always be.
-        firsts = {found: _WORD.search(found) for found in phrases}
-        self._phrase_words = frozenset(first.group() for first in firsts.values() if first)
-        self._wordless = not all(firsts.values())
+        mixed = {literal: entries for literal, entries in literals.items() if runs[literal] != literal}
+        self._mixed = Spans(mixed, runs, whole_words=False)
+        """Literals that are more than letters and digits."""
         self._empty = not (words or phrases or literals or self._expressions)
         self._dull: set[str] = set()
         self._meanings: dict[str, _Meaning] = {}
@@ -116,19 +103,20 @@ class Matcher:
     def _found(self, text: str) -> dict[tuple[str, str], float]:
         """The weight of each Word and Literal of each expert that is in *text*."""
         found: dict[tuple[str, str], float] = {}
-        phrases, mixed = self._wordless, "" in self._mixed_runs
+        phrases = [self._phrases.always] if self._phrases.always is not NOTHING else []
+        mixed = [self._mixed.always] if self._mixed.always is not NOTHING else []
         for word in set(_words_of(text)).difference(self._dull):
             meaning = self._meanings.get(word) or self._learn(word)
             if meaning.entries:
                 _count(found, meaning.entries)
-            phrases = phrases or meaning.phrases
-            mixed = mixed or meaning.mixed
-        if phrases and self._phrases is not None:
-            for hit in set(self._phrases.findall(text.casefold())):
-                _count(found, self._phrase_hits[hit])
-        if mixed and self._mixed is not None:
-            for hit in set(self._mixed.findall(text.casefold())):
-                _count(found, self._mixed_hits[hit])
+            if meaning.phrases is not NOTHING:
+                phrases.append(meaning.phrases)
+            if meaning.mixed is not NOTHING:
+                mixed.append(meaning.mixed)
+        if phrases or mixed:
+            folded = text.casefold()
+            _count(found, self._phrases.within(folded, phrases))
+            _count(found, self._mixed.within(folded, mixed))
         return found
 
     def _learn(self, word: str) -> _Meaning:
@@ -136,12 +124,12 @@ class Matcher:
         longest = self._inside.findall(word) if self._inside is not None else ()
         inside = {hit[:n] for hit in longest for n in range(1, len(hit) + 1)} & self._runs
         entries = self._words.get(word, []) + [e for run in inside for e in self._literals.get(run, ())]
-        meaning = _Meaning(tuple(entries), word in self._phrase_words, not self._mixed_runs.isdisjoint(inside))
+        meaning = _Meaning(tuple(entries), self._phrases.sought([word]), self._mixed.sought(inside))
         if len(word) <= REMEMBERED_CHARACTERS:
             if len(self._dull) + len(self._meanings) >= REMEMBERED_WORDS:
                 self._dull.clear()
                 self._meanings.clear()
-            if any(meaning):
+            if meaning != _DULL:
                 self._meanings[word] = meaning
             else:
                 self._dull.add(word)
@@ -151,12 +139,15 @@ class Matcher:
 class _Meaning(NamedTuple):
     """What a word of a text says."""
 
-    entries: tuple[_Entry, ...]
+    entries: tuple[Entry, ...]
     """Of the patterns that it is, or that lie inside it."""
-    phrases: bool
-    """Whether a phrase may begin with it."""
-    mixed: bool
-    """Whether a literal that is more than letters and digits may lie there."""
+    phrases: Sought
+    """That begin with it."""
+    mixed: Sought
+    """Literals of which a part lies inside it."""
+
+
+_DULL = _Meaning((), NOTHING, NOTHING)
 
 
 @lru_cache(maxsize=8)
@@ -179,7 +170,7 @@ def window(text: str) -> str:
     return f"{text[:WINDOW]}\n{text[-WINDOW:]}"
 
 
-def _count(found: dict[tuple[str, str], float], entries: Sequence[_Entry]) -> None:
+def _count(found: dict[tuple[str, str], float], entries: Sequence[Entry]) -> None:
     """Each distinct text counts once for an expert, by the heaviest of its weights."""
     for expert, pattern, weight in entries:
         key = (expert, pattern)
@@ -191,47 +182,3 @@ def _words_of(text: str) -> list[str]:
     if text.isascii():
         return text.encode().translate(_ASCII_WORDS).decode().split()
     return _WORD.findall(text.casefold())
-
-
-def _covered(hit: str, table: Mapping[str, Sequence[_Entry]], *, whole_words: bool) -> tuple[_Entry, ...]:
-    """What is found where *hit* is: itself, and each pattern that it begins with."""
-    prefixes = (hit[:n] for n in range(1, len(hit) + 1))
-    return tuple(
-        entry
-        for prefix in prefixes
-        if prefix in table and not (whole_words and _is_word(hit[len(prefix) : len(prefix) + 1]))
-        for entry in table[prefix]
-    )
-
-
-def _is_word(character: str) -> bool:
-    return _WORD.match(character) is not None
-
-
-def _trie_of(texts: Collection[str]) -> re.Pattern[str] | None:
-    """What finds the longest of *texts* from every position; None where there are none."""
-    return re.compile(f"(?=({_trie(texts)}))") if texts else None
-
-
-def _trie(texts: Iterable[str]) -> str:
-    """A regular expression that matches the longest of *texts* that fits."""
-    root: dict[str, dict[str, object]] = {}
-    for text in sorted(texts):
-        node: dict[str, object] = root  # type: ignore[assignment]
-        for character in text:
-            node = node.setdefault(character, {})  # type: ignore[assignment]
-        node[_END] = {}
-    return _expression(root)
-
-
-def _expression(node: Mapping[str, object]) -> str:
-    branches = [
-        re.escape(character) + _expression(below)  # type: ignore[arg-type]
-        for character, below in node.items()
-        if character != _END
-    ]
-    if not branches:
-        return ""
-    if len(branches) == 1 and _END not in node:
-        return branches[0]
-    return f"(?:{'|'.join(branches)})" + ("?" if _END in node else "")

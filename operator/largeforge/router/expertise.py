@@ -5,15 +5,19 @@ from __future__ import annotations
 from largeforge.api.expert import Expert
 from largeforge.router.classifier import STICKINESS, THRESHOLD, Rule
 from largeforge.router.classify import DOMAIN_WEIGHT, Pattern
-from largeforge.router.expressions import fault
+from largeforge.router.expressions import faults
 from largeforge.router.learnt import Lesson
 
 
 def patterns(expert: Expert) -> tuple[Pattern, ...]:
-    """What speaks for it in a text."""
-    routing = expert.spec.routing
+    """What speaks for it in a text; expressions that cannot be used do not."""
+    routing, unusable = expert.spec.routing, _unusable(expert)
     return (
-        *(Pattern(keyword.pattern, keyword.type, keyword.weight) for keyword in routing.keywords),
+        *(
+            Pattern(keyword.pattern, keyword.type, keyword.weight)
+            for index, keyword in enumerate(routing.keywords)
+            if index not in unusable
+        ),
         *(Pattern(domain, "Word", DOMAIN_WEIGHT) for domain in routing.domains),
     )
 
@@ -31,9 +35,13 @@ def rule(expert: Expert) -> Rule:
 def lesson(expert: Expert) -> Lesson:
     """What is learnt of it."""
     routing = expert.spec.routing
-    faults = (
-        f"spec.routing.keywords[{index}].pattern is left out: {why}"
-        for index, keyword in enumerate(routing.keywords)
-        if keyword.type == "Regex" and (why := fault(keyword.pattern))
-    )
-    return Lesson(expert.metadata.name, tuple(routing.examples), tuple(routing.negative_examples), tuple(faults))
+    notes = (f"spec.routing.keywords[{index}].pattern is left out: {why}" for index, why in _unusable(expert).items())
+    return Lesson(expert.metadata.name, tuple(routing.examples), tuple(routing.negative_examples), tuple(notes))
+
+
+def _unusable(expert: Expert) -> dict[int, str]:
+    """The places of the keywords that are left out, and why."""
+    keywords = expert.spec.routing.keywords
+    places = [index for index, keyword in enumerate(keywords) if keyword.type == "Regex"]
+    found = faults([keywords[index].pattern for index in places])
+    return {index: why for index, why in zip(places, found, strict=True) if why}

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from largeforge.router import classify as module
+from largeforge.router import spans
 from largeforge.router.classify import WINDOW, Matcher, Pattern, best, score, window
 
 SMALL = st.text("ab .é", min_size=1, max_size=6)
@@ -131,12 +133,16 @@ def naive(patterns: list[Pattern], text: str):
 def test_the_matcher_finds_what_the_simple_search_finds(patterns: list[Pattern], text: str):
     count = naive(patterns, text)
     expected = {"x": pytest.approx(score(count))} if count else {}
-    assert Matcher({"x": patterns}).scores(text) == expected
+    for one_by_one in (spans.ONE_BY_ONE, 3, 0):  # all, some and none; the trie finds the others
+        with mock.patch.object(spans, "ONE_BY_ONE", one_by_one):
+            assert Matcher({"x": patterns}).scores(text) == expected
 
 
 @pytest.mark.parametrize("text", ["a" * 100_000, "a " * 50_000, "sql " * 25_000, "é" * 100_000])
 def test_hostile_text_takes_no_long_time(text: str):
-    patterns = words("a " * 60 + "b", "a " * 50 + "c", "sql", "sql sql") + literals("a" * 127 + "b", "a" * 100)
+    patterns = words("a " * 60 + "b", "a " * 50 + "c", "sql", "sql sql") + literals(
+        "a" * 127 + "b", "a" * 100, "a" * 7 + "+", "+" + "a" * 127
+    )
     matcher = Matcher({f"x{n}": patterns for n in range(20)})
     begun = time.process_time()
     matcher.scores(text)

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from benchmarks.classifier import labelled
 from dev.embedding import model
+from largeforge.api.expert import Expert
 from largeforge.router import fit
 from largeforge.router.classifier import Choice, Classifier, ExpertText, Rule, learn
 from largeforge.router.classify import Pattern
 from largeforge.router.embedding import Embedder, whole_words
+from largeforge.router.expertise import lesson, patterns
+from largeforge.router.expressions import faults
 from largeforge.router.fit import learn as learn_lessons
 from largeforge.router.learnt import Lesson
 from tests.unit.router.test_classifier import COOKING, SQL, expert
@@ -274,3 +277,31 @@ def test_expressions_are_found_in_linear_time_and_faulty_ones_are_left_out():
     assert found.decide([f"ORA-00942 {'x' * 5000}"]).expert == "db"
     assert found.decide([f"{'x' * 5000} ORA-00942 {'x' * 5000}"]).expert is None
     assert re.fullmatch(r"0\.67", f"{found.decide(['ORA-00942']).score:.2f}")
+
+
+def test_the_expressions_of_one_expert_have_a_bound_together():
+    wide, narrow = ".{1,40}", r"\bORA-\d{5}\b"
+    assert faults([narrow] * 16) == [None] * 16
+    first, second, third, last = faults([f"a{wide}b", f"c{wide}d", f"e{wide}f", narrow])
+    assert (first, second, last) == (None, None, None)
+    assert re.fullmatch(
+        r"those of one Expert are too large together: at most 1024 .*\(this one makes it 1\d{3}\).*", third
+    )
+
+
+def test_an_expression_too_many_is_left_out_and_the_report_says_which():
+    keywords = [{"pattern": f"{letter}.{{1,40}}z", "type": "Regex"} for letter in "abc"]
+    made = Expert.model_validate(
+        {
+            "metadata": {"name": "sql"},
+            "spec": {
+                "type": "Model",
+                "artifact": {"uri": "pvc://models/sql"},
+                "inferenceServiceRef": {"name": "sql"},
+                "routing": {"keywords": [{"pattern": "sql"}, *keywords]},
+            },
+        }
+    )
+    assert [pattern.text for pattern in patterns(made)] == ["sql", "a.{1,40}z", "b.{1,40}z"]
+    (note,) = lesson(made).notes
+    assert note.startswith("spec.routing.keywords[3].pattern is left out: those of one Expert are too large together")
