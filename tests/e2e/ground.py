@@ -77,7 +77,12 @@ def rows() -> Manifest:
 
 def scripts() -> Manifest:
     """The programs of the pods below."""
-    files = (HERE / "pods" / "provide.py", HERE / "pods" / "compare.py", HERE.parent / "hub.py")
+    files = (
+        HERE / "pods" / "provide.py",
+        HERE / "pods" / "compare.py",
+        HERE / "pods" / "losses.py",
+        HERE.parent / "hub.py",
+    )
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -99,7 +104,7 @@ def provider() -> Manifest:
         "make",
         image="trainer",
         command=["python", "/scripts/provide.py", ROOT, "/mnt/base/model", "/rows/train.jsonl"],
-        mounts=[base, claim_mount(), scripts_mount(), _mount("rows")],
+        mounts=[base, claim_mount(), scripts_mount(), rows_mount()],
     )
     template = pod_template([make], init=[fetch], volumes=[{"name": "base", "emptyDir": {}}])
     return {
@@ -183,6 +188,11 @@ def claim_mount() -> Manifest:
 def scripts_mount() -> Manifest:
     """The programs, at `/scripts`."""
     return _mount("scripts")
+
+
+def rows_mount() -> Manifest:
+    """The rows, at `/rows`."""
+    return _mount("rows")
 
 
 def _mount(name: str) -> Manifest:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dev.install import SYSTEM_NAMESPACE
-from dev.kubectl import Manifest, apply, condition, get, is_true, items, kubectl, pod_logs, wait_for
+from dev.kubectl import POLL_SECONDS, Manifest, apply, condition, get, is_true, items, kubectl, pod_logs, wait_for
+from dev.steps import StepError
 from dev.testing import RUNS_NAMESPACE
 from tests.e2e.ground import CLAIM, ROWS
 from tests.e2e.story import tell
 
 SECONDS = 240
-"""For a whole run; twenty are usual on a quiet machine."""
+"""Without a move of a run; twenty are usual for a whole one on a quiet machine."""
+Moves = tuple[Any, ...]
 _STEP = re.compile(r"^step (\d+)/\d+ ", re.MULTILINE)
 
 
@@ -78,14 +81,31 @@ def look(name: str) -> Manifest:
 
 
 def until(name: str, what: str, seen: Callable[[Manifest], bool], *, seconds: float = SECONDS) -> Manifest:
-    """Wait until the job is as *seen* wants it; the job then. All that is known of it is told where it fails."""
-    wait_for(
-        f"{what} of FineTuneJob {name}",
-        lambda: seen(look(name)),
-        seconds=seconds,
-        show=lambda: tell(RUNS_NAMESPACE, name),
-    )
-    return look(name)
+    """Wait until the job is as *seen* wants it; the job then. All that is known of it is told where it fails.
+
+    *seconds* count from its last move: a run on a busy node may take as long as it goes on, and at most thrice that.
+    """
+    began = moved = time.monotonic()
+    moves: Moves | None = None
+    while not seen(job := look(name)):
+        now = time.monotonic()
+        if (newest := moves_of(job)) != moves:
+            moves, moved = newest, now
+        if now - moved > seconds or now - began > 3 * seconds:
+            known = f"it moved {now - moved:.0f} s ago:\n{tell(RUNS_NAMESPACE, name)}"
+            raise StepError(
+                f"{what} of FineTuneJob {name} did not come within {now - began:.0f} s; {known}",
+                remedy="docs/troubleshooting.md",
+            )
+        time.sleep(POLL_SECONDS)
+    return job
+
+
+def moves_of(job: Manifest) -> Moves:
+    """What changes of a run as long as it goes on."""
+    status = job.get("status") or {}
+    run, progress = status.get("run") or {}, status.get("progress") or {}
+    return run.get("number"), run.get("stage"), run.get("attempt"), progress.get("step"), status.get("phase")
 
 
 def until_true(name: str, kind: str, *, seconds: float = SECONDS) -> Manifest:

@@ -9,7 +9,7 @@ import pytest
 from dev.kubectl import Manifest, condition, kubectl
 from dev.testing import RUNS_NAMESPACE
 from tests.e2e import runs
-from tests.e2e.ground import CLAIM, LONG_ROWS
+from tests.e2e.ground import CLAIM, LONG_ROWS, names
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ground")]
 
@@ -49,6 +49,25 @@ def test_a_run_whose_pod_is_deleted_saves_and_the_next_attempt_goes_on():
     failed = next(c for c in first["status"]["conditions"] if c["type"] == "Failed")
     assert "exit code 75" in failed["message"]
     assert job["status"]["checkpoint"]["resumes"] == 1
+
+
+@pytest.mark.long
+def test_the_checkpoints_of_a_run_that_was_replaced_are_gone_when_the_next_one_trains():
+    def kept() -> set[str]:
+        return {name for name in names(f"pvc://{CLAIM}/out") if name.startswith(".replaced-")}
+
+    def second_trains(job: Manifest) -> bool:
+        record, progress = job["status"]["run"], job["status"].get("progress") or {}
+        return (record["number"], record["stage"]) == (2, "Training") and progress.get("step", 0) >= 1
+
+    runs.begin("replaced", **runs.longer())
+    runs.until_step("replaced", MIDDLE)
+    (first,) = kept()
+    runs.patch("replaced", training={"learningRate": 0.02})
+    runs.until("replaced", "a step of run 2", second_trains)
+    assert first not in kept()
+    runs.until_true("replaced", "Complete")
+    assert kept() == set()
 
 
 def test_an_operator_that_is_killed_while_it_trains_does_nothing_twice():

@@ -10,7 +10,18 @@ import pytest
 from dev.kubectl import Manifest, apply, get, kubectl, wait_for
 from dev.testing import RUNS_NAMESPACE
 from tests.e2e import runs
-from tests.e2e.ground import CLAIM, claim_mount, container, mounted, pod_template, read, scripts_mount
+from tests.e2e.ground import (
+    CLAIM,
+    ROOT,
+    ROWS,
+    claim_mount,
+    container,
+    mounted,
+    pod_template,
+    read,
+    rows_mount,
+    scripts_mount,
+)
 from tests.e2e.story import tell
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.usefixtures("ground")]
@@ -97,6 +108,24 @@ def test_a_merged_model_gives_the_logits_of_base_and_adapter(alone: Manifest):
     assert float(said_by("compare", ["python", "/scripts/compare.py", *folders])) < 1e-4
 
 
+def test_with_assistant_only_loss_nothing_but_what_the_assistant_says_is_learnt():
+    # A row at a time and the same rows held out: what the run measures first is the mean that the program below takes.
+    one_row = {"globalBatchSize": None, "perDeviceTrainBatchSize": 1, "gradientAccumulationSteps": 4}
+    job = trained(
+        "assistant",
+        base={"uri": f"pvc://{CLAIM}/marked"},
+        evalSplitRatio=None,
+        evalDataset={"uri": ROWS},
+        training={**one_row, "assistantOnlyLoss": True},
+    )
+    command = ["python", "/scripts/losses.py", f"{ROOT}/marked", "/rows/train.jsonl"]
+    said, whole = map(float, said_by("losses", command).split())
+    found = runs.metrics(job)
+    assert found["eval_loss_before"] == pytest.approx(said, abs=1e-3)
+    assert abs(said - whole) > 0.01
+    assert found["eval_loss"] < said - 0.1
+
+
 def test_a_run_that_goes_on_from_another_begins_where_that_one_ended(alone: Manifest):
     on = trained("goes-on", base={"uri": None, "fineTuneJobRef": {"name": "alone"}})
     before, after = runs.metrics(on)["eval_loss_before"], runs.metrics(on)["eval_loss"]
@@ -115,7 +144,8 @@ def test_a_loss_that_gets_no_better_ends_the_run_early():
 def said_by(name: str, command: list[str]) -> str:
     """The last line of a Job of the trainer image that runs *command*."""
     kubectl("delete", "job", name, "--ignore-not-found", "--wait", namespace=RUNS_NAMESPACE)
-    pod = pod_template([container(name, image="trainer", command=command, mounts=[claim_mount(), scripts_mount()])])
+    mounts = [claim_mount(), scripts_mount(), rows_mount()]
+    pod = pod_template([container(name, image="trainer", command=command, mounts=mounts)])
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
     apply({**job, "spec": {"backoffLimit": 0, "template": pod}}, namespace=RUNS_NAMESPACE)
     wait_for(

@@ -28,6 +28,8 @@ class Surroundings:
     """Whether there are held-out rows."""
     folder: Path
     """The folder of the run's checkpoints."""
+    first_rank_loads: bool = False
+    """With FSDP: whether the first rank's weights are shared out; else each rank has read them."""
 
 
 def check_extra_args(extra: Mapping[str, Any]) -> None:
@@ -111,6 +113,7 @@ def _compute(config: RunConfig, around: Surroundings) -> dict[str, Any]:
                 "activation_checkpointing": checkpointing,
                 "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
                 "state_dict_type": "FULL_STATE_DICT",
+                "cpu_ram_efficient_loading": around.first_rank_loads,
             },
         }
     return arguments

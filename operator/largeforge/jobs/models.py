@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,8 @@ def load_tokenizer(base: Base) -> Any:
         raise base.unloadable("tokenizer", error) from error
 
 
-def load_model(config: RunConfig, base: Base, precision: Precision) -> Any:
-    """The base's weights, from safetensors; with LoRA in the type of the computation, else in 32 bit.
+def load_model(config: RunConfig, base: Base, precision: Precision, *, load: Callable[..., Any]) -> Any:
+    """The base's weights, read by *load* (as `load_weights`); with LoRA in the type of the computation, else in 32 bit.
 
     All weights are trained in 32 bit even where the computation is in 16: an update smaller than 16 bit can say would
     be lost.
@@ -75,7 +76,7 @@ def load_model(config: RunConfig, base: Base, precision: Precision) -> Any:
     import torch
 
     types = {"BF16": torch.bfloat16, "FP16": torch.float16, "FP32": torch.float32}
-    model = load_weights(
+    model = load(
         base,
         types[precision] if config.lora is not None else torch.float32,
         attn_implementation=config.training.attn_implementation,
@@ -156,12 +157,6 @@ def _check_names(wanted: list[str], existing: set[str], field: str, kind: str) -
             f"spec.peft.{field}: the base has no {kind} {unknown[0]!r}; choose from {choices}{rest}",
             field=f"spec.peft.{field}",
         )
-
-
-def positions(model: Any) -> int:
-    """The longest sample that the model has positions for."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    return int(limit) if limit else 1 << 20
 
 
 def choose_precision(config: RunConfig) -> Precision:

@@ -100,7 +100,9 @@ def _effective(trainer: Any) -> str:
         local = sum(parameter.to_local().numel() for parameter in trained)
         if local >= sum(parameter.numel() for parameter in trained):
             return "FSDP without shards"
-        return "FSDP"
+        stepped = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+        # accelerate finds them again by their addresses, and where these are not real it steps other ones in silence.
+        return "FSDP" if stepped == {id(one) for one in trained} else "FSDP whose optimizer steps other weights"
     if ranks == 1:
         return "Single"  # torchrun's one rank is wrapped too
     return "DDP" if isinstance(wrapped, DistributedDataParallel) else "ranks that train apart"

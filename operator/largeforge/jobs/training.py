@@ -16,7 +16,9 @@ from largeforge.api.finetunejobstatus import DatasetSummary
 from largeforge.api.run import RunConfig, RunResult
 from largeforge.jobs import (
     artifact,
+    basemodel,
     checkpoints,
+    firstrank,
     history,
     models,
     probing,
@@ -70,9 +72,16 @@ def train(run: Run, reporter: Reporter) -> RunResult:
 def _train(run: Run, reporter: Reporter) -> RunResult:
     config = run.config
     precision = models.choose_precision(config)
-    model = models.load_model(config, run.base, precision)
-    around = Surroundings(precision, models.positions(model), evaluates=run.rows.eval is not None, folder=run.folder)
-    arguments = trainer.sft_config(config, around)
+    around = Surroundings(
+        precision,
+        basemodel.positions(run.base.folder),
+        evaluates=run.rows.eval is not None,
+        folder=run.folder,
+        first_rank_loads=firstrank.possible(config, run.base),
+    )
+    arguments = trainer.sft_config(config, around)  # before the weights: it makes the process group that shares them
+    load = firstrank.load if around.first_rank_loads else models.load_weights
+    model = models.load_model(config, run.base, precision, load=load)
     found = _begin(run, arguments)
     run.say(_settings_line(run, precision))
     if found is not None:

@@ -1,8 +1,9 @@
 """In the trainer image: what the tests of FineTuneJob start from, on one claim.
 
 Usage: provide.py ROOT BASE ROWS. ROOT is the claim's mount and is emptied; BASE a model whose tokenizer is taken; ROWS
-a file of rows. Afterwards ROOT has a model of two layers that knows nothing (`tiny`), and the repositories of the
-tests' hub (`hub`, in the form of tests/hub.py); `served` in it is BASE, which an engine can serve.
+a file of rows. Afterwards ROOT has a model of two layers that knows nothing (`tiny`), the same with a chat template
+that marks what the assistant says (`marked`), and the repositories of the tests' hub (`hub`, in the form of
+tests/hub.py); `served` in it is BASE, which an engine can serve.
 """
 
 from __future__ import annotations
@@ -14,12 +15,20 @@ from pathlib import Path
 
 TOKEN = "the-token-of-the-tests"
 SEED = 20261124
+MARKED = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}"
+    "{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def main(root: Path, base: Path, rows: Path) -> None:
     for old in root.iterdir():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     make_model(root / "tiny", base)
+    shutil.copytree(root / "tiny", root / "marked")
+    (root / "marked" / "chat_template.jinja").write_text(MARKED)
     for name in ("open", "private"):
         shutil.copytree(root / "tiny", root / "hub" / "models" / "tests" / name / "main")
     shutil.copytree(base, root / "hub" / "models" / "tests" / "served" / "main")
