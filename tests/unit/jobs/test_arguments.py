@@ -16,8 +16,10 @@ from largeforge.jobs.errors import InvalidConfigError
 from tests.unit.jobs.runs import config
 
 
-def arguments(tmp_path, *, precision="FP32", evaluates=False, positions=4096, **fields):
-    around = Surroundings(precision, positions, evaluates=evaluates, folder=tmp_path / "checkpoints")
+def arguments(tmp_path, *, precision="FP32", evaluates=False, positions=4096, shared=False, **fields):
+    around = Surroundings(
+        precision, positions, evaluates=evaluates, folder=tmp_path / "checkpoints", first_rank_loads=shared
+    )
     return sft_arguments(config(tmp_path, **fields), around)
 
 
@@ -82,10 +84,16 @@ def test_fsdp_recomputes_by_its_own_means(tmp_path):
         "activation_checkpointing": True,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
         "state_dict_type": "FULL_STATE_DICT",
+        "cpu_ram_efficient_loading": False,
     }
     assert arguments(tmp_path)["gradient_checkpointing"] is True
     on_cpu = arguments(tmp_path, compute=compute | {"use_cpu": True})
     assert on_cpu["fsdp_config"]["cpu_offload"] is False
+
+
+def test_the_first_ranks_weights_are_shared_out_where_no_other_rank_has_read_them(tmp_path):
+    compute = {"processes": 2, "use_cpu": True, "strategy": "FSDP"}
+    assert arguments(tmp_path, compute=compute, shared=True)["fsdp_config"]["cpu_ram_efficient_loading"] is True
 
 
 def test_transformers_saves_nothing_of_its_own_accord(tmp_path):
