@@ -8,6 +8,7 @@ from largeforge.api.engineargs import problems, value_problem
 from largeforge.api.inferenceservice import InferenceService
 from largeforge.api.inspect import InspectResult, ModelFacts
 from largeforge.api.names import Reason
+from largeforge.api.redact import redact
 from largeforge.controllers.inspection import Pending, Question, Step, is_known
 from largeforge.controllers.podstate import Problem
 from largeforge.controllers.servicesource import source_of, subject_of
@@ -92,7 +93,7 @@ def refusal(service: InferenceService, settings: Settings) -> Problem | None:
     """What in the spec the engine or the chart does not allow."""
     wrong = [*problems(service.spec.engine.extra_args), *_wrong_values(service)]
     if wrong:
-        return Problem(Reason.BAD_ARGUMENT, "; ".join(wrong))
+        return Problem(Reason.BAD_ARGUMENT, redact("; ".join(wrong)))
     namespace = service.metadata.namespace
     if service.spec.model.trust_remote_code and namespace not in settings.remote_code_namespaces:
         return Problem(

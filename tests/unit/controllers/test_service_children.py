@@ -165,6 +165,14 @@ async def test_stopped_has_no_pods_and_keeps_the_rest():
     assert len(world.cluster.all(HORIZONTALPODAUTOSCALERS)) == 1
 
 
+async def test_a_token_in_a_wrong_argument_is_not_repeated_in_the_status():
+    world = world_of(engine={"dtype": "hf_0123456789abcdef"})
+    await world.look()
+    _, reason, message = world.said(world.service(), "Stalled")
+    assert reason == "BadArgument"
+    assert message.endswith("(got '***')")
+
+
 async def test_a_wrong_argument_makes_no_pod_and_stops_none():
     world = world_of(engine={"extraArgs": {"max-num-seq": "8"}})
     await world.look()
