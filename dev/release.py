@@ -1,7 +1,6 @@
 """Cut a release: `python -m dev.release 0.1.0` keeps the chart and the package of HEAD in tests/e2e/releases/0.1.0.
 
-A clone may lack tags, so what the tests of upgrades begin with lies in the repository. Cutting a release again, from the
-same commit, gives the same files.
+A clone may lack tags, so what the tests of upgrades begin with lies in the repository.
 """
 
 from __future__ import annotations
@@ -46,7 +45,9 @@ def cut(version: str) -> Path:
     """Keep HEAD as *version*; the folder."""
     changed = run("git", "status", "--porcelain", "--untracked-files=no", cwd=REPO)
     if changed.strip():
-        raise StepError(f"there are changes that no commit has:\n{changed}", remedy="commit them: a release is a commit")
+        raise StepError(
+            f"there are changes that no commit has:\n{changed}", remedy="commit them: a release is a commit"
+        )
     ensure_programs(("helm",))
     target = RELEASES / version
     target.mkdir(parents=True, exist_ok=True)
