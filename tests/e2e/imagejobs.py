@@ -1,9 +1,11 @@
-"""Programs that run in an image of ours, in a Job, and say one line."""
+"""Programs that run in an image of ours, in a Job, and say one line of JSON."""
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from dev import images
 from dev.kubectl import Manifest, apply, get, kubectl, wait_for
@@ -20,12 +22,12 @@ def names_in(uri: str, *, namespace: str) -> list[str]:
     """The entries of a folder on a claim, hidden ones too."""
     folder = parse_pvc(uri)
     command = ("listing.py", f"{CLAIM_PATH}/{folder.path}")
-    found: list[str] = json.loads(said_in("trainer", *command, namespace=namespace, claim=folder.claim))
+    found: list[str] = said_in("trainer", *command, namespace=namespace, claim=folder.claim)
     return found
 
 
-def said_in(image: str, script: str, *arguments: str, namespace: str, claim: str = "", seconds: float = 300) -> str:
-    """The last line that the program *script* of `pods/` says in *image*; it may read *claim*, at `CLAIM_PATH`."""
+def said_in(image: str, script: str, *arguments: str, namespace: str, claim: str = "", seconds: float = 300) -> Any:
+    """The JSON that the program *script* of `pods/` prints in *image*; it may read *claim*, at `CLAIM_PATH`."""
     name = f"says-{Path(script).stem}"
     kubectl("delete", "job", name, "--ignore-not-found", "--wait", namespace=namespace)
     content = {script: (PODS / script).read_text()}
@@ -59,4 +61,14 @@ def said_in(image: str, script: str, *arguments: str, namespace: str, claim: str
         seconds=seconds,
         show=lambda: tell(namespace),
     )
-    return kubectl("logs", f"job/{name}", namespace=namespace).splitlines()[-1]
+    return last_json(kubectl("logs", f"job/{name}", namespace=namespace))
+
+
+def last_json(log: str) -> Any:
+    """The last line that is a JSON object or list: what a library writes to standard error may come after it."""
+    for line in reversed(log.splitlines()):
+        with suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict | list):
+                return found
+    raise AssertionError(f"no line of JSON in:\n{log}")

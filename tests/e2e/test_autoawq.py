@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def unmended(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_search_still_destroys_the_weights_of_a_model_on_a_cpu_and_our_mend_prevents_it(quantizing: str):
-    changed = json.loads(said_in("quantizer-autoawq", "search.py", namespace=quantizing))
+    changed = said_in("quantizer-autoawq", "search.py", namespace=quantizing)
     assert changed["mended"][0] == 0 < changed["mended"][1]
     assert changed["unmended"][0] > 0, "quantizemends.autoawq_quantizer is no longer needed: remove it"
 
