@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from largeforge.api.quantizejob import QuantizeJob
+from largeforge.resources import enginelogging
 from largeforge.resources.pods import Manifest, container_security, overlay_env
 from largeforge.resources.quantity import quantity
 from largeforge.resources.quantizeconfig import ENGINE_PORT, SERVED_NAME, WINDOW_TOKENS
@@ -83,6 +84,7 @@ def _environment(*, gpus: int, limits: dict[str, str]) -> list[Manifest]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "TORCH_COMPILE_DISABLE": "1",  # prompt log-probabilities set off minutes of it
+        enginelogging.VARIABLE: enginelogging.PATH,
     }
     if not gpus:
         values |= {

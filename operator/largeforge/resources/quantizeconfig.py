@@ -15,6 +15,7 @@ from largeforge.api.quantizejob import CALIBRATED, Calibration, QuantizeJob
 from largeforge.api.quantizejobstatus import QuantizeRunRecord
 from largeforge.api.run import CONFIG_FILE, AdapterSource, ModelSource
 from largeforge.api.uri import HfUri, parse
+from largeforge.resources import enginelogging
 from largeforge.resources.labels import common_labels
 from largeforge.resources.names import quantize_config_name, quantize_step
 from largeforge.resources.owner import owner_reference
@@ -133,6 +134,7 @@ def step_config_map(job: QuantizeJob, run: QuantizeRunRecord, *, progress: Progr
         "data": {
             CONFIG_FILE: config.model_dump_json(by_alias=True, indent=2) + "\n",
             **(progress_data(progress) if run.stage != "Preflight" else {}),
+            **({enginelogging.FILE: enginelogging.engine_logging()} if run.stage == "Evaluate" else {}),
         },
     }
 

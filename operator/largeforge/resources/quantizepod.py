@@ -11,6 +11,7 @@ from largeforge.api.quantizejob import QuantizeJob
 from largeforge.api.quantizejobstatus import QuantizeRunRecord
 from largeforge.api.run import CONFIG_DIR, TERMINATION_LOG
 from largeforge.api.uri import HfUri, parse
+from largeforge.resources import enginelogging
 from largeforge.resources.attemptpod import (
     AttemptPod,
     Installation,
@@ -50,6 +51,8 @@ CONTAINER = "quantizer"
 """Our own container in every stage: what `podFailurePolicy` and the reader of the termination message look for."""
 GRACE_SECONDS = 30
 """There is nothing to save: what is not whole is written anew."""
+_RUN = "run"
+"""The volume of the step's ConfigMap."""
 _PREFLIGHT_REQUESTS = {"cpu": "1", "memory": "4Gi"}
 _EVALUATE_AMOUNTS = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
 """It sends token ids to the engine and adds up what comes back."""
@@ -141,7 +144,11 @@ def _evaluate(job: QuantizeJob, run: QuantizeRunRecord, images: Images) -> _Stag
         image=images.engine if job.spec.compute.gpus_per_node else images.engine_cpu,
         model_path=source_path(job, MODEL_PATH) if run.method is None else MODEL_PATH,
         amounts=_amounts(job),
-        mounts=[*engine_mounts, *(mount | {"name": renames[mount["name"]]} for mount in shared_mounts)],
+        mounts=[
+            *engine_mounts,
+            {"name": _RUN, "mountPath": enginelogging.PATH, "subPath": enginelogging.FILE, "readOnly": True},
+            *(mount | {"name": renames[mount["name"]]} for mount in shared_mounts),
+        ],
     )
     return _Stage(
         module="largeforge.jobs.evaluate",
@@ -180,7 +187,7 @@ def _job(
             *stage.mounts,
             *own_mounts,
             *token_mounts,
-            {"name": "run", "mountPath": CONFIG_DIR, "readOnly": True},
+            {"name": _RUN, "mountPath": CONFIG_DIR, "readOnly": True},
             *scratch_mounts,
         ],
     }
@@ -190,7 +197,7 @@ def _job(
         "labels": step_labels(job, run) | {ATTEMPT_LABEL: str(run.attempt)},
         "ownerReferences": [owner_reference(API_VERSION, "QuantizeJob", job.metadata)],
     }
-    config = {"name": "run", "configMap": {"name": config_name(job, run)}}
+    config = {"name": _RUN, "configMap": {"name": config_name(job, run)}}
     placement = overlay_spec(template)
     return attempt_job(
         metadata,
