@@ -23,8 +23,8 @@ WORDS_LIMIT = 600
 EXPLAINING_LINES = 2
 """Pydantic and others say in the next lines what was wrong."""
 _ERROR_LINE = re.compile(r"(?:^|\s)(?:[\w.]*(?:Error|Exception|Interrupt)\b.*|[\w.]+: error: .*)$")
-_EMPTY_WORDS = ("Engine core initialization failed", "Failed core proc")
-"""What vLLM's first process says whatever the cause was; the cause stands above it."""
+_EMPTY_WORDS = ("Engine core initialization failed", "Failed core proc", "WorkerProc initialization failed")
+"""What vLLM's processes say, whatever the cause was, of one that they have started; the cause stands above it."""
 
 
 @dataclass(frozen=True, slots=True)
