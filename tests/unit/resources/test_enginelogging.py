@@ -36,6 +36,13 @@ def test_the_cause_of_a_failed_start_is_what_the_kubelet_reads(message):
     assert last_words(message.read_text()) == "ValueError: Found different quantization schemes"
 
 
+def test_what_a_worker_says_of_its_start_stands_above_what_the_engine_process_says_of_it(message):
+    cause, other = ValueError("wrong scheme"), Exception("WorkerProc initialization failed due to an exception")
+    logging.getLogger("vllm.v1.executor.multiproc_executor").error("WorkerProc failed to start.", exc_info=cause)
+    logging.getLogger("vllm.v1.engine.core").error("EngineCore failed to start.", exc_info=other)
+    assert "ValueError: wrong scheme" in last_words(message.read_text())
+
+
 def test_an_engine_that_logs_no_error_leaves_the_end_of_its_log_to_the_kubelet(message):
     logging.getLogger("vllm.v1.engine.core").info("loading")
     logging.getLogger("vllm.entrypoints.openai.api_server").error("a client went away")
