@@ -95,6 +95,10 @@ class Process:
                 found += map(int, (task / "children").read_text().split())
         return found
 
+    def signal(self, number: int) -> None:
+        """Send it a signal; what it has started gets none."""
+        self._popen.send_signal(number)
+
     def stop(self) -> None:
         """End it, and what it has started."""
         if self._popen.poll() is None:

@@ -11,6 +11,8 @@ FEWEST_WORDS = 5
 """Of a block of a longer text; politeness does not count."""
 _REACH = 2 * BLOCK_CHARACTERS
 """How much of each end of a text is looked at."""
+_ASKS = ("?", "\uff1f", "\u037e", "\u061f")
+"""The question marks of some scripts, at the end of a block."""
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\s*\n\s*")
 _WORD = re.compile(r"\w+|[^\w\s\ud800-\udfff.,?!;:'\"`’‘“”()-]")
 """A word, or a sign that says something («{», «+», «=»); what only punctuates, or is no character, is left out."""
@@ -44,11 +46,13 @@ def blocks(text: str) -> tuple[str, ...]:
     """The parts of *text* that are classified, each as `canonical`; none where it has no word.
 
     One for a text that is short. Of a longer one the first and the last sentence or line: who pastes a page puts the
-    question before it or behind it. One of a few words («Hi Anna,») takes its neighbours in.
+    question before it or behind it, and where one of the two asks and the other does not, it is that one. One of a few
+    words («Hi Anna,») takes its neighbours in.
     """
     text = text.strip()
     found = [text] if len(text) <= BLOCK_CHARACTERS else [_first(text[:_REACH]), _last(text[-_REACH:])]
-    return tuple(dict.fromkeys(filter(None, map(canonical, found))))
+    asking = [block for block in found if block.endswith(_ASKS)]
+    return tuple(dict.fromkeys(filter(None, map(canonical, asking if len(asking) == 1 else found))))
 
 
 def _first(text: str) -> str:

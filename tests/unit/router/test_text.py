@@ -37,12 +37,23 @@ def test_the_canonical_text_has_no_case_no_politeness_and_no_punctuation(text: s
 @pytest.mark.parametrize("first", [True, False])
 def test_a_question_before_or_after_a_pasted_page_is_a_block_of_its_own(between: str, first: Any):
     text = f"{QUESTION}{between}{PAGE}" if first else f"{PAGE}{between}{QUESTION}"
-    assert canonical(QUESTION) in blocks(text)
-    assert len(blocks(text)) == 2
+    assert blocks(text) == (canonical(QUESTION),)
+
+
+@pytest.mark.parametrize("between", ["\n\n", "\n", " "])
+@pytest.mark.parametrize("first", [True, False])
+def test_where_neither_end_asks_or_both_do_both_are_blocks(between: str, first: Any):
+    for order, page in (
+        ("Join two tables in SQL for me.", PAGE),
+        (QUESTION, f"Did it grow in all of Asia?{between}{PAGE}Did it grow in all of Asia?"),
+    ):
+        text = f"{order}{between}{page}" if first else f"{page}{between}{order}"
+        assert canonical(order) in blocks(text)
+        assert len(blocks(text)) == 2
 
 
 def test_greeting_and_signature_are_no_blocks_by_themselves():
-    found = blocks(f"Hi Anna,\n\n{QUESTION}\n\n{PAGE}\n\nWhat does the report say of Asia?\n\nBest,\nBob")
+    found = blocks(f"Hi Anna,\n\n{QUESTION[:-1]}.\n\n{PAGE}\n\nWhat does the report say of Asia?\n\nBest,\nBob")
     assert "join two tables in sql" in found[0]
     assert "what does the report say of asia" in found[1]
 
