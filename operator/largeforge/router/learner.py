@@ -7,7 +7,6 @@ time of the event loop, its memory goes when it ends, and what breaks it does no
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -32,13 +31,11 @@ class Task(msgspec.Struct):
     model: str | None = None
     cache: str = ""
     """The file of embeddings, used where there is a model."""
-    nice: int = 0
 
 
 def main() -> int:
     """Learn; 0 when the file is there or nothing is to be learnt."""
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
-    os.nice(task.nice)
     try:
         embed = EmbedCache(Path(task.cache), Path(task.model)) if task.model else None
         learnt = learn(task.lessons, embed, words=whole_words(Path(task.model)) if task.model else ())

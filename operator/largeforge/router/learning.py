@@ -113,9 +113,9 @@ class Learning:
             return None, reports_of(lessons, None)
         output = folder / "learnt"
         cache = str(folder / "embeddings.npz")
-        task = Task([*lessons], str(output), str(self._model) if self._model else None, cache, NICE * self._settled)
+        task = Task([*lessons], str(output), str(self._model) if self._model else None, cache)
         began = asyncio.get_running_loop().time()
-        reports = _REPORTS.validate_json(await _run(msgspec.json.encode(task)))
+        reports = _REPORTS.validate_json(await _run(msgspec.json.encode(task), nice=NICE * self._settled))
         if not output.exists():
             return None, reports  # of all the examples none has a word
         learnt = learntfile.read(output)
@@ -130,7 +130,7 @@ class LearningError(Exception):
     """The process that learns has failed."""
 
 
-async def _run(task: bytes) -> bytes:
+async def _run(task: bytes, *, nice: int) -> bytes:
     """What the learner says; a `LearningError` where it fails."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *ARGUMENTS),
@@ -140,6 +140,9 @@ async def _run(task: bytes) -> bytes:
         env=os.environ | ONE_THREAD,
     )
     try:
+        # From here and not by itself: its imports take half a second of a processor.
+        with contextlib.suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
         async with asyncio.timeout(MOST_SECONDS):
             said, wrong = await process.communicate(task)
     finally:

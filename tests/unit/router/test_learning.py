@@ -179,6 +179,11 @@ async def test_a_learner_that_never_ends_is_killed(tmp_path: Path, monkeypatch: 
         assert found.judge.learnt is None
 
 
+async def test_a_learner_is_nice_before_it_is_told_what_to_learn(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(learning, "ARGUMENTS", ("-c", "import os, sys; sys.stdin.read(); print(os.nice(0))"))
+    assert int(await learning._run(b"anything", nice=3)) == min(os.nice(0) + 3, 19)
+
+
 def test_reports_name_the_other_expert_and_an_example_as_it_was_written():
     lessons = (Lesson("cooking", COOKING), Lesson("sql", (*SQL, "How do I chop ONIONS, please?"), notes=("a note",)))
     found = reports_of(lessons, learn(lessons))
