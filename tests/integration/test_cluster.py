@@ -175,3 +175,16 @@ async def until(condition):
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - a deadline stands above
             await asyncio.sleep(0.01)
+
+
+async def test_a_list_of_metadata_has_what_a_full_list_has_of_it_and_neither_spec_nor_managed_fields(
+    kubeconfig, monkeypatch
+):
+    async with connected(kubeconfig, monkeypatch) as cluster:
+        await stored_job(cluster, "listed")
+        kept = ("namespace", "name", "uid", "resourceVersion", "labels")
+        for resource in (FINETUNEJOBS, JOBS, CONFIGMAPS):
+            whole = await cluster.list(resource, NAMESPACE)
+            expected = [{"metadata": {k: o["metadata"][k] for k in kept if k in o["metadata"]}} for o in whole]
+            assert await cluster.list_metadata(resource, NAMESPACE) == expected
+        assert await cluster.list_metadata(FINETUNEJOBS, NAMESPACE, labels={"no": "such"}) == []

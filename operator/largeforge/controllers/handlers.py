@@ -12,10 +12,18 @@ from typing import Any
 
 import kopf
 
-from largeforge.api.names import EXPERT_LABEL, FINETUNEJOB_LABEL, INFERENCESERVICE_LABEL, QUANTIZEJOB_LABEL
+from largeforge.api.names import (
+    EXPERT_LABEL,
+    FINETUNEJOB_LABEL,
+    INFERENCESERVICE_LABEL,
+    MANAGED_BY,
+    MANAGER,
+    QUANTIZEJOB_LABEL,
+)
 from largeforge.controllers import expert, finetunejob, inferenceservice, quantizejob
 from largeforge.controllers.context import Context
 from largeforge.controllers.fleet import Fleet
+from largeforge.controllers.resync import Seen, Wake
 from largeforge.controllers.workqueue import Key, WorkQueue
 from largeforge.kube.cluster import (
     DEPLOYMENTS,
@@ -48,6 +56,7 @@ CHILDREN = (
     HORIZONTALPODAUTOSCALERS,
 )
 """What we make and watch; the server selects by the label `managed-by`. Other children are looked at with theirs."""
+CHILD_LABELS = {MANAGED_BY: MANAGER}
 PARENT_LABELS = {
     FINETUNEJOB_LABEL: FINETUNEJOBS,
     QUANTIZEJOB_LABEL: QUANTIZEJOBS,
@@ -56,8 +65,6 @@ PARENT_LABELS = {
 }
 
 _SOURCES = {"FineTuneJob": FINETUNEJOBS, "QuantizeJob": QUANTIZEJOBS}
-
-Wake = tuple[Resource, Key]
 
 
 class Links:
@@ -108,14 +115,23 @@ def wakes(resource: Resource, body: Mapping[str, Any], links: Links, *, gone: bo
     return frozenset(found)
 
 
-def register(registry: kopf.OperatorRegistry, queues: Mapping[Resource, WorkQueue], fleet: Fleet) -> None:
-    """Let every event of our kinds and their children put keys on *queues*, and be seen by *fleet*."""
+def parents(resource: Resource, body: Mapping[str, Any]) -> Iterable[Wake]:
+    """Whom an object wakes of which only the metadata is known: itself, and those that its labels name."""
+    return wakes(resource, body, Links(), gone=False)
+
+
+def register(
+    registry: kopf.OperatorRegistry, queues: Mapping[Resource, WorkQueue], *, fleet: Fleet, seen: Seen
+) -> None:
+    """Let every event of our kinds and their children put keys on *queues*, and be seen by *fleet* and *seen*."""
     links = Links()
 
     async def on_event(watched: Resource, body: kopf.Body, event: kopf.RawEvent, **_: Any) -> None:
         gone = event["type"] == "DELETED"
         fleet.note(watched, body, gone=gone)
-        for kind, key in wakes(watched, body, links, gone=gone):
+        woken = wakes(watched, body, links, gone=gone)
+        seen.note(watched, body, woken, gone=gone)
+        for kind, key in woken:
             queues[kind].add(key)
 
     for resource in (*CONTROLLERS, *CHILDREN):

@@ -17,11 +17,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import kopf
 
-from largeforge.api.names import MANAGED_BY, MANAGER
 from largeforge.controllers.context import Context
 from largeforge.controllers.enginehttp import HttpEngines, connect_session
 from largeforge.controllers.fleet import KINDS, Fleet
-from largeforge.controllers.handlers import CHILDREN, CONTROLLERS, register
+from largeforge.controllers.handlers import CHILD_LABELS, CHILDREN, CONTROLLERS, parents, register
 from largeforge.controllers.health import serve_health
 from largeforge.controllers.keys import read_master_key
 from largeforge.controllers.metrics import CALLS, LEADER, REGISTRY
@@ -29,6 +28,7 @@ from largeforge.controllers.progressboard import Board
 from largeforge.controllers.progressserver import keep_progress
 from largeforge.controllers.progresstls import ServerTls, authority
 from largeforge.controllers.progresstokens import Tokens
+from largeforge.controllers.resync import Resync, Seen
 from largeforge.controllers.routerreports import HttpAsk, Poller
 from largeforge.controllers.settings import Settings
 from largeforge.controllers.workqueue import Key, WorkQueue
@@ -73,14 +73,25 @@ async def run(settings: Settings) -> None:
             settings=settings,
             progress=target,
         )
-        queues = make_queues(context, leadership)
+        queues, fleet, seen = make_queues(context, leadership), Fleet(), Seen()
+        REGISTRY.register(fleet)
+        stack.callback(REGISTRY.unregister, fleet)
+        listen = partial(register, queues=queues, fleet=fleet, seen=seen)
+        slow = Resync(
+            cluster=cluster,
+            seen=seen,
+            namespaces=sorted(settings.namespaces) or [""],
+            kinds=dict.fromkeys(CONTROLLERS) | dict.fromkeys(CHILDREN, CHILD_LABELS),
+            parents=parents,
+            wake=lambda resource, key: queues[resource].add(key),
+        )
         poller = Poller(
             context.reports, cluster, HttpAsk(session), queues[EXPERTS].add, master_key, sorted(settings.namespaces)
         )
         acting: dict[str, Start] = {
             "lease": leadership.keep,
-            "watches": partial(watch, settings, cluster, queues, stop=stop, ready=ready),
-            "resync": partial(resync, settings, cluster, queues),
+            "watches": partial(watch, settings, cluster, listen, stop=stop, ready=ready),
+            "resync": partial(slow.run, settings.resync_seconds),
             "reports": poller.run,
             **{f"queue of {queue.kind}": queue.run for queue in queues.values()},
         }
@@ -163,15 +174,18 @@ def make_queues(context: Context, leadership: Leadership) -> Queues:
 
 
 async def watch(
-    settings: Settings, cluster: Cluster, queues: Queues, *, stop: asyncio.Event, ready: asyncio.Event
+    settings: Settings,
+    cluster: Cluster,
+    listen: Callable[[kopf.OperatorRegistry], None],
+    *,
+    stop: asyncio.Event,
+    ready: asyncio.Event,
 ) -> None:
-    """Run kopf once our CRDs are there: it looks for resources only when it starts."""
+    """Run kopf once our CRDs are there: it looks for resources only when it starts. *listen* registers our handlers."""
     await wait_for_crds(settings, cluster)
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(login)
-    fleet = Fleet()
-    register(registry, queues, fleet)
-    REGISTRY.register(fleet)
+    listen(registry)
     started = asyncio.Event()
     existing = asyncio.all_tasks()
     parts = await kopf.spawn_tasks(
@@ -191,7 +205,6 @@ async def watch(
             log.info("watching %s", ", ".join(sorted(settings.namespaces)) or "all namespaces")
         await kopf_task
     finally:
-        REGISTRY.unregister(fleet)
         kopf_task.cancel()
 
 
@@ -206,19 +219,6 @@ async def wait_for_crds(settings: Settings, cluster: Cluster) -> None:
             except ClusterError as exc:
                 log.warning("waiting for %s: %s", resource.plural, exc)
                 await asyncio.sleep(CRD_SECONDS)
-
-
-async def resync(settings: Settings, cluster: Cluster, queues: Queues) -> None:
-    """Look at every object from time to time: kopf resumes a cut watch, and does not see what was lost in between."""
-    while True:
-        await asyncio.sleep(settings.resync_seconds)
-        for resource, queue in queues.items():
-            for namespace in sorted(settings.namespaces) or [""]:
-                try:
-                    for item in await cluster.list(resource, namespace):
-                        queue.add(Key(item["metadata"]["namespace"], item["metadata"]["name"]))
-                except ClusterError as exc:
-                    log.warning("resync of %s: %s", resource.plural, exc)
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -237,7 +237,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True  # peering is no leader election
     for resource in CHILDREN:  # the server filters: of all pods of a cluster, ours only
         group, _, version = resource.api_version.rpartition("/")
-        settings.watching.label_selectors[group, version, resource.plural] = f"{MANAGED_BY}={MANAGER}"
+        settings.watching.label_selectors[group, version, resource.plural] = ",".join(
+            f"{label}={value}" for label, value in CHILD_LABELS.items()
+        )
     return settings
 
 

@@ -37,6 +37,11 @@ from largeforge.kube.transport import APPLY, JSON, Missing, Request, Transport, 
 from largeforge.kube.watch import list_all, watch_all
 from largeforge.resources.owner import controller_uid
 
+METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+"""A list without specs and statuses."""
+KEPT = ("namespace", "name", "uid", "resourceVersion", "labels")
+"""Of metadata; the managed fields are the bulk of it."""
+
 WRITTEN = {
     "FineTuneJob": FINETUNEJOBS,
     "QuantizeJob": QUANTIZEJOBS,
@@ -93,6 +98,13 @@ class ApiCluster:
         """As in `Cluster`."""
         items, _ = await list_all(self._transport, resource, namespace, labels)
         return items
+
+    async def list_metadata(
+        self, resource: Resource, namespace: str, *, labels: Mapping[str, str] | None = None
+    ) -> builtins.list[Manifest]:
+        """As in `Cluster`."""
+        items, _ = await list_all(self._transport, resource, namespace, labels, accept=METADATA)
+        return [{"metadata": {k: item["metadata"][k] for k in KEPT if k in item["metadata"]}} for item in items]
 
     async def apply(self, manifest: Manifest, *, manager: str = FIELD_MANAGER, force: bool = True) -> Manifest:
         """As in `Cluster`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -75,6 +76,12 @@ class Cluster(Protocol):
         self, resource: Resource, namespace: str, *, labels: Mapping[str, str] | None = None
     ) -> list[Manifest]:
         """The objects of *namespace* ("" for all) that carry *labels*."""
+        ...
+
+    async def list_metadata(
+        self, resource: Resource, namespace: str, *, labels: Mapping[str, str] | None = None
+    ) -> builtins.list[Manifest]:
+        """As `list`, of each object namespace, name, uid, resourceVersion and labels alone."""
         ...
 
     async def apply(self, manifest: Manifest, *, manager: str = "largeforge", force: bool = True) -> Manifest:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import aiohttp
 
 from largeforge.kube.cluster import ClusterError, Manifest, Resource, WatchEvent
-from largeforge.kube.transport import CONNECT_SECONDS, Expired, Request, Transport, error, path
+from largeforge.kube.transport import CONNECT_SECONDS, JSON, Expired, Request, Transport, error, path
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +34,20 @@ class Silence(ClusterError):  # noqa: N818 - a watch lists again, nobody else se
 
 
 async def list_all(
-    transport: Transport, resource: Resource, namespace: str, labels: Mapping[str, str] | None
+    transport: Transport,
+    resource: Resource,
+    namespace: str,
+    labels: Mapping[str, str] | None,
+    *,
+    accept: str = JSON,
 ) -> tuple[list[Manifest], str]:
     """All objects, each with its kind, and the resourceVersion to watch from."""
     items: list[Manifest] = []
     query = {"limit": str(PAGE), **_selector(labels)}
     while True:
-        page = await transport.call(Request("GET", path(resource, namespace), query))
+        page = await transport.call(Request("GET", path(resource, namespace), query, accept=accept))
         identity = {"apiVersion": resource.api_version, "kind": str(page["kind"]).removesuffix("List")}
-        items += [identity | item for item in page["items"]]
+        items += [identity | item for item in page["items"] or ()]  # an empty list of metadata is null
         metadata = page["metadata"]
         if not metadata.get("continue"):
             return items, str(metadata["resourceVersion"])

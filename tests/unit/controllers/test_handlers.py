@@ -5,6 +5,7 @@ import kopf
 from largeforge.controllers.fleet import Fleet
 from largeforge.controllers.handlers import CHILDREN, CONTROLLERS, Links, register, wakes
 from largeforge.controllers.process import kopf_settings
+from largeforge.controllers.resync import Seen
 from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import EXPERTS, FINETUNEJOBS, INFERENCESERVICES, JOBS, PODS, QUANTIZEJOBS
 from tests.unit.training import manifest
@@ -89,7 +90,7 @@ def test_a_label_names_nobody_in_another_namespace():
 
 def test_kopf_writes_nothing():
     registry = kopf.OperatorRegistry()
-    register(registry, {}, Fleet())
+    register(registry, {}, fleet=Fleet(), seen=Seen())
     watched = registry._watching.get_all_handlers()
     assert {h.id for h in watched} == {r.plural for r in (*CONTROLLERS, *CHILDREN)}
     assert not registry._changing.get_all_handlers()
