@@ -78,7 +78,9 @@ PARTS: dict[str, Part] = {
         prepare_programs,
     ),
     "integration": Part(
-        "integration: a real kube-apiserver and etcd", (("pytest", "tests/integration"),), prepare_programs
+        "integration: a real kube-apiserver and etcd",
+        (("pytest", "tests/integration", "-m", "not long"),),
+        prepare_programs,
     ),
     "e2e": Part(
         "end to end: the local cluster, real pods",

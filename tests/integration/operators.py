@@ -19,7 +19,7 @@ import yaml
 
 from tests.integration.conftest import REPO, Server
 
-SECONDS = 120
+SECONDS = 120.0
 """What a test waits for at most: a busy machine is slow, and a test that waits for nothing fails."""
 IMAGES = ("TRAINER", "ENGINE", "ENGINE_CPU", "QUANTIZER", "QUANTIZER_AUTOAWQ")
 
