@@ -31,10 +31,10 @@ def test_long_texts_are_cut():
 
 
 def test_a_long_text_takes_no_longer_than_a_short_one():
-    begun = time.perf_counter()
+    begun = time.process_time()
     for text in ("x" * 100_000, "x-" * 50_000, "token" * 20_000, "a://" * 30_000, "eyJ-" * 30_000):
         redact(text)
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_each_text_of_a_value_of_json_is_redacted_and_its_shape_stays():
