@@ -13,7 +13,7 @@ from openai import OpenAI
 
 from dev import demo
 from dev.install import EXAMPLE, api_key, base_url
-from dev.kubectl import Manifest, apply, get, items, kubectl, wait_true
+from dev.kubectl import Manifest, apply, get, items, kubectl, wait_for, wait_true
 from tests.e2e import adapters, runs
 from tests.e2e.adapters import FOLDER, expert, until_reason
 from tests.e2e.load import answer, clients
@@ -242,3 +242,56 @@ def swaps_under_load(made: Made, client: OpenAI, *, count: int) -> None:
     assert load.failures == []
     assert set(load.answers) == expected
     assert engine_containers(made.namespace) == made.containers
+
+
+@pytest.mark.long
+def test_of_two_engines_both_answer_and_one_that_is_killed_costs_no_request(uploaded: Made, client: OpenAI):
+    namespace = uploaded.namespace
+    scale(2, namespace=namespace)
+    with clients(client, "uploaded", QUESTION, count=8) as load:
+        load.await_more(40)
+        first, second = engine_pods(namespace)
+        assert min(asked(first, namespace=namespace), asked(second, namespace=namespace)) > 0
+        kubectl("delete", "pod", first, "--grace-period=0", "--force", namespace=namespace)
+        load.await_more(20)
+        until_loaded(2, namespace=namespace)
+        load.await_more(20)
+    assert load.failures == []
+    assert {said[:7] for said in load.answers} == {"Aurelia"}
+    scale(1, namespace=namespace)
+
+
+def scale(replicas: int, *, namespace: str) -> None:
+    """So many engines, and the adapter in each."""
+    kubectl("scale", "inferenceservice", demo.SERVICE, f"--replicas={replicas}", namespace=namespace)
+    until_loaded(replicas, namespace=namespace)
+
+
+def until_loaded(count: int, *, namespace: str) -> None:
+    """Wait until *count* engines have the adapter, and no other is left."""
+    wait_for(
+        f"the adapter in {count} engines",
+        lambda: len(engine_pods(namespace)) == count and placement(namespace).get("loaded") == count,
+        seconds=400,
+        show=lambda: adapters.tell("uploaded", namespace=namespace),
+    )
+
+
+def placement(namespace: str) -> Manifest:
+    """Where the adapter is, as its Expert says."""
+    found = get("expert", "uploaded", namespace=namespace) or {}
+    return (found.get("status") or {}).get("placement") or {}
+
+
+def engine_pods(namespace: str) -> list[str]:
+    """The names of the engine's pods; one that is being deleted is none."""
+    pods = items("pods", namespace=namespace, selector=f"largeforge.ai/inferenceservice={demo.SERVICE}")
+    return sorted(pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"])
+
+
+def asked(pod: str, *, namespace: str) -> int:
+    """How many of the routers' chats the engine has answered, by its own log."""
+    routers = items("pods", namespace=namespace, selector="app.kubernetes.io/component=router")
+    hosts = {router["status"]["podIP"] for router in routers}
+    lines = kubectl("logs", pod, namespace=namespace).splitlines()
+    return sum('"POST /v1/chat/completions' in line and any(f" {host}:" in line for host in hosts) for line in lines)

@@ -71,9 +71,18 @@ async def pause(job):
 
 
 async def finish(job):
-    """Complete, with its Expert."""
+    """Complete, with its Expert, of which all is said: routers are looked for in their own time."""
     await job.succeed()
     await seen(job, lambda status, _: is_true(status.conditions, "Complete"))
+
+    async def distinct():
+        expert = await job.api.get(EXPERTS, job.namespace, job.name) or {}
+        return next((c["reason"] for c in expert.get("status", {}).get("conditions", ()) if c["type"] == "Distinct"), "")
+
+    async def looked():
+        return await distinct() not in ("", "Pending")
+
+    await until(looked, distinct)
 
 
 LIFE = (begin, train, pause, finish)
