@@ -76,8 +76,8 @@ async def finish(job):
     await seen(job, lambda status, _: is_true(status.conditions, "Complete"))
 
     async def distinct():
-        expert = await job.api.get(EXPERTS, job.namespace, job.name) or {}
-        return next((c["reason"] for c in expert.get("status", {}).get("conditions", ()) if c["type"] == "Distinct"), "")
+        status = (await job.api.get(EXPERTS, job.namespace, job.name) or {}).get("status", {})
+        return next((c["reason"] for c in status.get("conditions", ()) if c["type"] == "Distinct"), "")
 
     async def looked():
         return await distinct() not in ("", "Pending")

@@ -14,7 +14,7 @@ from tests.integration.lives import begin, ended, ends_as, finish, live, pause, 
 from tests.integration.operators import operator
 from tests.integration.played import play
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 NAMESPACE = "replicas"
 LEASE_SECONDS = 3
