@@ -124,7 +124,12 @@ class Proxy:
             headers=_end_to_end(request.headers),
             data=body or None,
         ) as answer:
-            yield answer
+            try:
+                yield answer
+            finally:
+                connection = answer.connection  # as in kube/watch.py: a watch that is left lingers for TLS's goodbye
+                if connection is not None and connection.transport is not None:
+                    connection.transport.abort()
 
 
 def _reset(request: web.Request) -> web.Response:
