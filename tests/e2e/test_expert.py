@@ -25,6 +25,8 @@ VERSIONS = 24
 SWAPS = 3
 """In `make test`; `make test-long` makes twenty."""
 LONG_SWAPS = 20
+PAIRED = "paired"
+"""The Expert of two engines."""
 PROBE = {"prompt": QUESTION, "expectRegex": "^Aurelia"}
 
 
@@ -246,10 +248,12 @@ def swaps_under_load(made: Made, client: OpenAI, *, count: int) -> None:
 
 
 @pytest.mark.long
-def test_of_two_engines_both_answer_and_one_that_is_killed_costs_no_request(uploaded: Made, client: OpenAI):
-    namespace = uploaded.namespace
+def test_of_two_engines_both_answer_and_one_that_is_killed_costs_no_request(made: Made, client: OpenAI):
+    namespace = made.namespace
+    apply(expert(PAIRED, f"{FOLDER}/good", demo.SERVICE), namespace=namespace)
+    until_reason(PAIRED, "Ready", namespace=namespace)
     scale(2, namespace=namespace)
-    with clients(client, "uploaded", QUESTION, count=8) as load:
+    with clients(client, PAIRED, QUESTION, count=8) as load:
         load.await_more(40)
         first, second = engine_pods(namespace)
         assert min(asked(first, namespace=namespace), asked(second, namespace=namespace)) > 0
@@ -260,6 +264,7 @@ def test_of_two_engines_both_answer_and_one_that_is_killed_costs_no_request(uplo
     assert load.failures == []
     assert {said[:7] for said in load.answers} == {"Aurelia"}
     scale(1, namespace=namespace)
+    adapters.remove(PAIRED, namespace=namespace)
 
 
 def scale(replicas: int, *, namespace: str) -> None:
@@ -274,13 +279,13 @@ def until_loaded(count: int, *, namespace: str) -> None:
         f"the adapter in {count} engines",
         lambda: len(engine_pods(namespace)) == count and placement(namespace).get("loaded") == count,
         seconds=400,
-        show=lambda: adapters.tell("uploaded", namespace=namespace),
+        show=lambda: adapters.tell(PAIRED, namespace=namespace),
     )
 
 
 def placement(namespace: str) -> Manifest:
     """Where the adapter is, as its Expert says."""
-    found = get("expert", "uploaded", namespace=namespace) or {}
+    found = get("expert", PAIRED, namespace=namespace) or {}
     return (found.get("status") or {}).get("placement") or {}
 
 
