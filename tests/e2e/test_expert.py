@@ -250,8 +250,9 @@ def swaps_under_load(made: Made, client: OpenAI, *, count: int) -> None:
 @pytest.mark.long
 def test_of_two_engines_both_answer_and_one_that_is_killed_costs_no_request(made: Made, client: OpenAI):
     namespace = made.namespace
-    apply(expert(PAIRED, f"{FOLDER}/good", demo.SERVICE), namespace=namespace)
+    apply(expert(PAIRED, f"{made.store}/v2", demo.SERVICE), namespace=namespace)
     until_reason(PAIRED, "Ready", namespace=namespace)
+    said = answer(client, PAIRED, QUESTION)
     scale(2, namespace=namespace)
     with clients(client, PAIRED, QUESTION, count=8) as load:
         load.await_more(40)
@@ -262,7 +263,7 @@ def test_of_two_engines_both_answer_and_one_that_is_killed_costs_no_request(made
         until_loaded(2, namespace=namespace)
         load.await_more(20)
     assert load.failures == []
-    assert {said[:7] for said in load.answers} == {"Aurelia"}
+    assert set(load.answers) == {said}
     scale(1, namespace=namespace)
     adapters.remove(PAIRED, namespace=namespace)
 
