@@ -9,6 +9,7 @@ import shutil
 import sys
 import venv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from dev.paths import CACHE, REPO
@@ -40,7 +41,7 @@ def copies() -> dict[Path, bytes]:
     for page in pages():
         folder = (REPO / page).parent
         text = (REPO / page).read_text()
-        found[page] = _LINK.sub(lambda link, at=folder: _page_of(link[0], at), text).encode()  # type: ignore[misc]
+        found[page] = _LINK.sub(partial(_page_of, folder), text).encode()
         for link in _LINK.findall(text):
             target = (folder / link).resolve()
             if target.is_file() and target.suffix != ".md" and target.is_relative_to(REPO):
@@ -48,7 +49,8 @@ def copies() -> dict[Path, bytes]:
     return found
 
 
-def _page_of(link: str, folder: Path) -> str:
+def _page_of(folder: Path, found: re.Match[str]) -> str:
+    link = found[0]
     return f"{link.rstrip('/')}/README.md" if (folder / link / "README.md").is_file() else link
 
 

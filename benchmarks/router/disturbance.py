@@ -110,7 +110,7 @@ async def until_learnt(log: Path, times: int) -> float:
     deadline = time.perf_counter() + LONGEST_SECONDS
     while log.read_bytes().count(LEARNT) < times:  # noqa: ASYNC240 - another process writes it; a few lines
         if time.perf_counter() > deadline:
-            raise SystemExit(f"nothing was learnt: {log.read_text(errors='replace')[-1000:]}")  # noqa: ASYNC240
+            raise SystemExit(f"nothing was learnt: {log.read_text(errors='replace')[-1000:]}")  # noqa: ASYNC240 - the end
         await asyncio.sleep(0.05)
     return time.perf_counter()
 

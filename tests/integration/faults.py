@@ -8,7 +8,7 @@ import json
 import ssl
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import aiohttp
 import yaml
 from aiohttp import web
 
+from largeforge.kube.watch import aborted
 from tests.integration.operators import free_port
 
 LEASES = "/leases"
@@ -118,18 +119,16 @@ class Proxy:
 
     @asynccontextmanager
     async def _ask(self, request: web.Request, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
-        async with self.session.request(
-            request.method,
-            f"{self.server}{request.raw_path}",
-            headers=_end_to_end(request.headers),
-            data=body or None,
-        ) as answer:
-            try:
-                yield answer
-            finally:
-                connection = answer.connection  # as in kube/watch.py: a watch that is left lingers for TLS's goodbye
-                if connection is not None and connection.transport is not None:
-                    connection.transport.abort()
+        async with (
+            self.session.request(
+                request.method,
+                f"{self.server}{request.raw_path}",
+                headers=_end_to_end(request.headers),
+                data=body or None,
+            ) as answer,
+            aborted(answer),
+        ):
+            yield answer
 
 
 def _reset(request: web.Request) -> web.Response:
@@ -138,8 +137,8 @@ def _reset(request: web.Request) -> web.Response:
     return web.Response(status=502)
 
 
-def _end_to_end(headers: object) -> dict[str, str]:
-    return {name: value for name, value in dict(headers).items() if name.lower() not in HOP}  # type: ignore[call-overload]
+def _end_to_end(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in HOP}
 
 
 @asynccontextmanager

@@ -13,12 +13,34 @@ from largeforge.controllers.quantizejob import decide, observe, reconcile
 from largeforge.controllers.workqueue import Key
 from largeforge.kube.cluster import CONFIGMAPS, EVENTS, EXPERTS, JOBS, PODS
 from tests.unit.fakes import FakeCluster
-from tests.unit.training import NOW, SETTINGS, claim, finished, pod
+from tests.unit.training import NOW, SETTINGS, checkpoint, claim, finished, pod
 
 KEY = Key("team", "small")
 PUBLISH = {"expert": {"name": "small", "inferenceServiceRef": {"name": "qwen"}, "version": "1.0.0"}}
 SOURCE = {"uri": "pvc://models/base", "digest": "b" * 64, "sizeBytes": 273_000_000, "dtype": "bfloat16"}
 BEFORE = {"perplexity": "20", "tokens": 32_704, "windows": 64}
+
+
+def trained():
+    """A FineTuneJob whose adapter is a source."""
+    adapter = {"kind": "Adapter", "uri": "pvc://models/out/sql-1", "digest": "a", "sizeBytes": 1, "rank": 8}
+    return {
+        "apiVersion": "largeforge.ai/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "sql", "namespace": "team"},
+        "spec": {
+            "method": "SFT",
+            "base": {"uri": "pvc://models/base"},
+            "datasets": [{"uri": "pvc://data/x.jsonl"}],
+            "output": {"uri": "pvc://models/out"},
+        },
+        "status": {
+            "run": {"number": 1, "digest": "d", "outcome": "Succeeded", "base": {"uri": "pvc://models/base"}},
+            "artifact": adapter | {"base": "pvc://models/base"},
+            "artifactRun": 1,
+            "checkpoint": checkpoint(1),
+        },
+    }
 
 
 def manifest(*, name="small", generation=1, **spec):

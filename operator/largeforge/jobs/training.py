@@ -133,7 +133,7 @@ def _tracked(run: Run) -> Iterator[None]:
 
     try:
         os.environ.update(tracking.begin_mlflow(run.config, mlflow))
-    except Exception as error:
+    except Exception as error:  # raised again: a tracker's library raises what it likes, and is named then
         if (told := tracking.blamed(run.config, error)) is not None:
             raise told from error
         raise
@@ -155,7 +155,7 @@ def _fit(made: Any, attempt: Attempt, found: checkpoints.Checkpoint | None) -> N
         if attempt.config.checkpoint.resume and made.state.global_step > attempt.saved_step:
             made._save_checkpoint(made.model_wrapped, None)  # noqa: SLF001 - what the trainer itself calls
             watch.seal(made, attempt)
-    except Exception as error:
+    except Exception as error:  # raised again: a tracker's library raises what it likes, and is named then
         if (told := tracking.blamed(attempt.config, error)) is not None:
             raise told from error
         raise

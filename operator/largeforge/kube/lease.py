@@ -46,7 +46,7 @@ class LeaseName(NamedTuple):
         return f"lease {self.namespace}/{self.name}"
 
 
-class NotLeading(ClusterError):  # noqa: N818 - said as it is
+class NotLeading(ClusterError):  # noqa: N818 - what the replica is, as in its log
     """This replica may not write now."""
 
     reason = "NotLeading"

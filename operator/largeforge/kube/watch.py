@@ -98,7 +98,7 @@ async def _changes(
     request = replace(request, query={**request.query, **asked})
     timeout = aiohttp.ClientTimeout(total=WATCH_SECONDS + 10, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
     try:
-        async with await transport.send(request, timeout) as response, _aborted(response):
+        async with await transport.send(request, timeout) as response, aborted(response):
             if response.status >= 400:
                 raise error(response.status, await response.read())
             async for line in response.content:
@@ -113,7 +113,7 @@ async def _changes(
 
 
 @asynccontextmanager
-async def _aborted(response: aiohttp.ClientResponse) -> AsyncIterator[None]:
+async def aborted(response: aiohttp.ClientResponse) -> AsyncIterator[None]:
     """Cut the connection at the end: one that is left in the middle of an answer would linger for TLS's goodbye."""
     try:
         yield

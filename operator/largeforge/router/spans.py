@@ -17,6 +17,8 @@ from typing import NamedTuple
 Entry = tuple[str, str, float]
 """Expert, pattern, weight."""
 Table = dict[str, list[Entry]]
+Trie = dict[str, "Trie"]
+"""By the next character, what goes on; with `_END` where a text ends."""
 
 ONE_BY_ONE = 64
 """Characters of patterns that are looked for by themselves. In a text that is made for it each of them is compared with
@@ -98,21 +100,17 @@ def trie_of(texts: Collection[str]) -> re.Pattern[str] | None:
 
 def trie(texts: Iterable[str]) -> str:
     """A regular expression that matches the longest of *texts* that fits."""
-    root: dict[str, dict[str, object]] = {}
+    root: Trie = {}
     for text in sorted(texts):
-        node: dict[str, object] = root  # type: ignore[assignment]
+        node = root
         for character in text:
-            node = node.setdefault(character, {})  # type: ignore[assignment]
+            node = node.setdefault(character, {})
         node[_END] = {}
     return _expression(root)
 
 
-def _expression(node: Mapping[str, object]) -> str:
-    branches = [
-        re.escape(character) + _expression(below)  # type: ignore[arg-type]
-        for character, below in node.items()
-        if character != _END
-    ]
+def _expression(node: Trie) -> str:
+    branches = [re.escape(character) + _expression(below) for character, below in node.items() if character != _END]
     if not branches:
         return ""
     if len(branches) == 1 and _END not in node:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "classifier"
+from tests.unit.benchmarkmodules import BENCHMARKS, modules_of
+
+FOLDER = BENCHMARKS / "classifier"
 WORDS = ("join", "table", "bread", "oven", "train", "ticket")
 EXAMPLES = {
     "sql": ["join two tables", "a table without rows"],
@@ -22,10 +21,8 @@ EXAMPLES = {
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch):
     """A module of the benchmark, which is no package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for name in [name for name, found in sys.modules.items() if str(FOLDER) in str(getattr(found, "__file__", ""))]:
-        del sys.modules[name]
+    with modules_of(FOLDER, monkeypatch) as found:
+        yield found
 
 
 def embed(texts: Any) -> Any:

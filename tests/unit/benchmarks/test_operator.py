@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "operator"
+from tests.unit.benchmarkmodules import BENCHMARKS, modules_of
+
+FOLDER = BENCHMARKS / "operator"
 
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch):
     """A module of the benchmark, which is no package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for name in [name for name, found in sys.modules.items() if str(FOLDER) in str(getattr(found, "__file__", ""))]:
-        del sys.modules[name]
+    with modules_of(FOLDER, monkeypatch) as found:
+        yield found
 
 
 def test_a_copy_has_the_new_name_wherever_the_old_one_began_a_name(module: Any):

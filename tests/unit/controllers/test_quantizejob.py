@@ -10,8 +10,18 @@ from largeforge.controllers.expertsource import of_job
 from largeforge.controllers.quantizejob import reconcile
 from largeforge.kube.cluster import EVENTS, EXPERTS, PERSISTENTVOLUMECLAIMS
 from tests.unit.fakes import Killed
-from tests.unit.quantizing import KEY, PUBLISH, artifact, engine_pod, prepared, quantized, quantizejob, world_of
-from tests.unit.training import SETTINGS, checkpoint, finished
+from tests.unit.quantizing import (
+    KEY,
+    PUBLISH,
+    artifact,
+    engine_pod,
+    prepared,
+    quantized,
+    quantizejob,
+    trained,
+    world_of,
+)
+from tests.unit.training import SETTINGS, finished
 
 CRASH = {"exitCode": 1, "reason": "Error", "message": "INFO starting\nValueError: Quantization method is not supported"}
 
@@ -444,27 +454,7 @@ async def test_the_source_of_a_run_is_waited_for_and_its_adapter_is_merged_by_pr
     assert await world.settle() == 15
     assert world.said("Running")[:2] == ("False", "SourceNotFound")
     assert "spec.source.fineTuneJobRef: no FineTuneJob 'sql'" in world.status.message
-    adapter = {"kind": "Adapter", "uri": "pvc://models/out/sql-1", "digest": "a", "sizeBytes": 1, "rank": 8}
-    run = {"number": 1, "digest": "d", "outcome": "Succeeded", "base": {"uri": "pvc://models/base"}}
-    world.cluster.put(
-        {
-            "apiVersion": "largeforge.ai/v1alpha1",
-            "kind": "FineTuneJob",
-            "metadata": {"name": "sql", "namespace": "team"},
-            "spec": {
-                "method": "SFT",
-                "base": {"uri": "pvc://models/base"},
-                "datasets": [{"uri": "pvc://data/x.jsonl"}],
-                "output": {"uri": "pvc://models/out"},
-            },
-            "status": {
-                "run": run,
-                "artifact": adapter | {"base": "pvc://models/base"},
-                "artifactRun": 1,
-                "checkpoint": checkpoint(1),
-            },
-        }
-    )
+    world.cluster.put(trained())
     await world.settle()
     base = world.status.run.base
     assert (base.uri, base.adapter) == ("pvc://models/base", "pvc://models/out/sql-1")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from largeforge.kube.cluster import PODS
-from tests.unit.quantizing import KEY, PUBLISH, artifact, world_of
-from tests.unit.training import checkpoint
+from tests.unit.quantizing import KEY, PUBLISH, artifact, trained, world_of
 
 RESULT = "pvc://models/small/small-{}"
 MERGED = {"uri": RESULT.format("0123456789ab-source"), "digest": "b" * 64, "sizeBytes": 100, "merged": True}
@@ -18,28 +17,6 @@ def expert(**spec):
         "kind": "Expert",
         "metadata": {"name": "mine", "namespace": "team", "uid": "uid-of-mine"},
         "spec": {"type": "Model", "inferenceServiceRef": {"name": "smol"}} | spec,
-    }
-
-
-def trained():
-    """A FineTuneJob whose adapter is the source."""
-    adapter = {"kind": "Adapter", "uri": "pvc://models/out/sql-1", "digest": "a", "sizeBytes": 1, "rank": 8}
-    return {
-        "apiVersion": "largeforge.ai/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": "sql", "namespace": "team"},
-        "spec": {
-            "method": "SFT",
-            "base": {"uri": "pvc://models/base"},
-            "datasets": [{"uri": "pvc://data/x.jsonl"}],
-            "output": {"uri": "pvc://models/out"},
-        },
-        "status": {
-            "run": {"number": 1, "digest": "d", "outcome": "Succeeded", "base": {"uri": "pvc://models/base"}},
-            "artifact": adapter | {"base": "pvc://models/base"},
-            "artifactRun": 1,
-            "checkpoint": checkpoint(1),
-        },
     }
 
 

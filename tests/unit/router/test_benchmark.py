@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.unit.benchmarkmodules import BENCHMARKS, modules_of
 from tests.unit.router.lab import KEY, Lab, Received
 
-FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "router"
+FOLDER = BENCHMARKS / "router"
 
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch):
     """A module of the benchmark, which is no package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for name in [name for name, found in sys.modules.items() if str(FOLDER) in str(getattr(found, "__file__", ""))]:
-        del sys.modules[name]
+    with modules_of(FOLDER, monkeypatch) as found:
+        yield found
 
 
 async def test_the_client_counts_what_the_engine_sends(module: Any):
